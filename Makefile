@@ -1,0 +1,66 @@
+# Every target that needs the environment makes it first: `make demo` and `make test` work on a fresh clone.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+EXP    ?=
+ARGS   ?=
+# Where pip should look for torch, if not where it looks by itself (for example PyTorch's CPU wheel index).
+TORCH_INDEX ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check lint types smoke pretrain finetune report tensorboard clean
+
+help: ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo
+	@echo "  EXP=name means experiments/name.yaml; more flags through ARGS, as in ARGS=\"--trainer.devices 8\""
+
+setup: $(STAMP) ## make the environment in .venv, pinned by constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "fmct needs Python 3.11 to 3.13, this is %d.%d; choose one: make setup PYTHON=python3.11" % v)'
+	@echo "setting up $(VENV) (a minute or two) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -c 'import torch; print("torch", torch.__version__, "with CUDA" if torch.version.cuda else "for the CPU")'
+	@touch $@
+
+demo: $(STAMP) ## synthetic cohort -> index -> preprocess -> pretrain -> adapt -> runs/demo/report.html
+	@$(BIN)/fmct demo $(ARGS)
+
+test: $(STAMP) ## the tests, in minutes
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+test-slow: $(STAMP) ## the tests marked slow
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: lint types test-coverage ## what CI runs: ruff, mypy --strict, tests with coverage
+
+lint: $(STAMP) ## ruff, linting and format
+	@$(BIN)/ruff check fmct tests
+	@$(BIN)/ruff format --check fmct tests
+
+types: $(STAMP) ## mypy --strict on fmct/
+	@$(BIN)/mypy
+
+.PHONY: test-coverage
+test-coverage: $(STAMP)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85 $(ARGS)
+
+smoke: $(STAMP) ## the smoke experiments, end to end on synthetic scans, in a minute
+	@$(BIN)/fmct demo --smoke --out runs/smoke $(ARGS)
+
+pretrain finetune: $(STAMP) ## train as experiments/$EXP.yaml says
+	@test -n "$(EXP)" || { echo "name an experiment: make $@ EXP=name, one of:"; ls experiments/*.yaml | sed 's#experiments/\(.*\)\.yaml#  \1#'; exit 2; }
+	@$(BIN)/python -m fmct.fit --config experiments/$(EXP).yaml $(ARGS)
+
+report: $(STAMP) ## compare all runs in runs/: runs/report.html
+	@$(BIN)/fmct report $(ARGS)
+
+tensorboard: $(STAMP) ## look at runs/ in TensorBoard
+	@$(BIN)/tensorboard --logdir runs
+
+clean: ## remove the environment and caches (runs/ stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -1,0 +1,64 @@
+"""`fmct COMMAND ...`: dispatch to the modules that hold the commands, and nothing more."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fmct import __version__
+from fmct.console.command import main as run_command
+from fmct.console.errors import ExitCode, nearest
+
+COMMANDS = {
+    "demo": "synthetic cohort to report.html on a laptop CPU, in minutes",
+    "doctor": "check versions, CPU/GPU, disk and loopback DDP; say what would not work here",
+    "phantom": "write synthetic head CTs with known findings as DICOM and NIfTI files",
+    "index": "find scans, choose and reject them; write the manifest and rejects.csv",
+    "label": "add label columns to a manifest",
+    "split": "assign patients to train, val and test",
+    "preprocess": "turn a manifest's scans into a cache of volumes ready for training",
+    "fit": "pretrain or adapt a model as an experiment file says",
+    "evaluate": "predictions.parquet and metrics.json of a run on a manifest",
+    "embed": "features of scans: a manifest, or plain DICOM and NIfTI paths",
+    "report": "compare runs in one HTML file",
+    "export": "write a run's weights as a portable package",
+    "import-reference": "turn a published FM-HCT checkpoint into a weight package",
+}
+
+
+def usage() -> str:
+    """Return the text of `fmct --help`."""
+    lines = [f"  {name:<18}{summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"fmct {__version__} – head-CT foundation models. Research use only; no diagnosis.",
+            "",
+            "usage: fmct COMMAND [options]        (fmct COMMAND --help shows a command's options)",
+            "",
+            *lines,
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Dispatch to a command and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(usage())
+        return int(ExitCode.DONE)
+    if arguments[0] == "--version":
+        print(__version__)
+        return int(ExitCode.DONE)
+    name = arguments[0]
+    if name not in COMMANDS:
+        guess = nearest(name, COMMANDS)
+        fix = f"did you mean `fmct {guess}`?" if guess else "`fmct --help` lists the commands"
+        print(f"error: unknown command {name}\n  in the command line of `fmct`\n  Fix: {fix}", file=sys.stderr)
+        return int(ExitCode.USAGE)
+    module = importlib.import_module(f"fmct.{name.replace('-', '_')}")
+    return run_command(module.COMMAND, arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""A command is a pydantic settings model: its fields are the flags, its docstring the help, `run` the work."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from fmct.console.errors import ExitCode, FmctError, UsageError, nearest
+
+
+class Command(BaseSettings):
+    """Base of all commands: flags in kebab case, unknown ones refused with the nearest known one."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        env_prefix="FMCT_COMMAND_",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_exit_on_error=False,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+
+    debug: bool = Field(False, description="show the traceback of an error")
+
+    def run(self) -> ExitCode:
+        """Do the work and say how it ended."""
+        raise TypeError(f"{type(self).__name__} is not a command by itself: it defines no run()")
+
+
+def parse_command(command: type[Command], arguments: Sequence[str]) -> Command:
+    """Build a command from command-line arguments.
+
+    Raises:
+        UsageError: on an unknown flag (naming the nearest), a missing or malformed value.
+        SystemExit: after printing `--help`.
+    """
+    program = f"fmct {command_name(command)}"
+
+    class Parsed(command):  # type: ignore[valid-type,misc]
+        model_config = SettingsConfigDict(cli_prog_name=program)
+
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            source: Any = CliSettingsSource(settings_cls, cli_parse_args=list(arguments))
+            return init_settings, source
+
+    Parsed.__doc__ = inspect.cleandoc(command.__doc__ or "")
+    try:
+        parsed: Command = Parsed()
+    except SettingsError as error:
+        raise argument_error(str(error), program, flags_of(command)) from error
+    except ValidationError as error:
+        raise validation_error(error, program) from error
+    return parsed
+
+
+def command_name(command: type[Command]) -> str:
+    """Return the name a command has on the command line: its module's."""
+    module = sys.modules[command.__module__]
+    name = module.__spec__.name if module.__spec__ else command.__module__
+    return name.rsplit(".", 1)[-1].replace("_", "-")
+
+
+def flags_of(command: type[Command]) -> list[str]:
+    """Return the flags that a command knows, `--like-this`."""
+    return [f"--{(field.alias or name).replace('_', '-')}" for name, field in command.model_fields.items()]
+
+
+def argument_error(message: str, program: str, flags: Sequence[str]) -> UsageError:
+    """Turn argparse's complaint into a UsageError that suggests the nearest flag."""
+    message = message.removeprefix("error parsing CLI: ")
+    unknown = re.search(r"unrecognized arguments: (\S+)", message)
+    if unknown:
+        flag = unknown.group(1).split("=")[0]
+        guess = nearest(flag, flags)
+        hint = f"did you mean {guess}?" if guess else f"see `{program} --help` for the flags there are"
+        return UsageError(f"unknown argument {flag}", f"the command line of `{program}`", hint)
+    return UsageError(message, f"the command line of `{program}`", f"see `{program} --help`")
+
+
+def validation_error(error: ValidationError, program: str) -> UsageError:
+    """Turn pydantic's first complaint about a flag into a UsageError."""
+    first = error.errors()[0]
+    flag = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+    given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
+    what = "a required argument is missing" if first["type"] == "missing" else first["msg"]
+    return UsageError(f"{flag}: {what}{given}", f"the command line of `{program}`", f"see `{program} --help`")
+
+
+def main(command: type[Command], arguments: Sequence[str] | None = None) -> int:
+    """Run a command from the command line and return its exit status.
+
+    Expected errors are printed in three lines; `--debug` adds the traceback.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return int(parse_command(command, arguments).run())
+    except FmctError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,1 @@
+"""Configuration, trainer, optimizer, checkpoints and weight packages."""
