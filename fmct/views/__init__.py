@@ -1,0 +1,1 @@
+"""Windows, crops and intensity changes for whole batches, on the device."""
