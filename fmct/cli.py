@@ -12,7 +12,6 @@ from fmct.console.errors import ExitCode, nearest
 
 COMMANDS = {
     "demo": "synthetic cohort to report.html on a laptop CPU, in minutes",
-    "doctor": "check versions, CPU/GPU, disk and loopback DDP; say what would not work here",
     "phantom": "write synthetic head CTs with known findings as DICOM and NIfTI files",
     "index": "find scans, choose and reject them; write the manifest and rejects.csv",
     "label": "add label columns to a manifest",
@@ -57,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: unknown command {name}\n  in the command line of `fmct`\n  Fix: {fix}", file=sys.stderr)
         return int(ExitCode.USAGE)
     module = importlib.import_module(f"fmct.{name.replace('-', '_')}")
+    if name == "fit":  # its flags are the experiment's keys
+        return int(module.main(arguments[1:]))
     return run_command(module.COMMAND, arguments[1:])
 
 

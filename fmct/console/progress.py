@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -22,7 +22,7 @@ def track(items: Iterable[Item], description: str, total: int | None = None) -> 
         description: what is done, e.g. "preprocess".
         total: how many items there are, where `items` has no length.
     """
-    total = total if total is not None else (len(items) if hasattr(items, "__len__") else None)
+    total = total if total is not None else (len(items) if isinstance(items, Sized) else None)
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (
