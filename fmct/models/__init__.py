@@ -1,0 +1,1 @@
+"""Backbones, decoders, heads and the weight packages they travel in."""

@@ -1,0 +1,233 @@
+"""Weight packages: model.safetensors, config.json, MODEL_CARD.md and SHA256SUMS in a folder.
+
+A package carries all that is needed to go from a scan on disk to an embedding: backbone, windows and preprocessing.
+B scans, C windows, N tokens, D width, L labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fmct.console.errors import UsageError, require_file
+from fmct.console.files import atomic_path, write_text_atomically
+from fmct.data.preprocessing import IsotropicSettings, preprocess_stack
+from fmct.data.series import find_scans
+from fmct.data.volumes import Volume
+from fmct.experiment.config import Config
+from fmct.models.backbones import BackboneConfig
+from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
+from fmct.views.network_input import InputConfig
+
+WEIGHTS, CONFIG, CARD, SUMS = "model.safetensors", "config.json", "MODEL_CARD.md", "SHA256SUMS"
+
+
+class PackageConfig(Config):
+    """What config.json holds."""
+
+    format: Literal[1] = 1
+    name: str = Field(description="the experiment that made the weights")
+    task: str = Field(description="mae, dino, classifier or the kind of an imported checkpoint")
+    fmct_version: str
+    steps: int = Field(description="optimizer steps that made the weights")
+    backbone: BackboneConfig
+    input: InputConfig
+    preprocessing: IsotropicSettings | None = Field(description="null: the weights' own preprocessing isn't known here")
+    head: Annotated[LinearHeadConfig | AttentiveHeadConfig, Field(discriminator="kind")] | None = None
+    labels: tuple[str, ...] = ()
+
+
+class PackagedModel(nn.Module):
+    """A backbone with what it needs to read scans, and a head if it was adapted."""
+
+    def __init__(self, config: PackageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = config.backbone.build(config.input.channels, config.input.voxels)
+        self.head = config.head.build(self.backbone.width, len(config.labels)) if config.head else None
+        self.eval().requires_grad_(False)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Encode windowed views.
+
+        Args:
+            x: (B, C, Z, Y, X) float32 windows in [0, 1].
+
+        Returns:
+            (B, 1 + registers + patches, D) after the final norm: CLS, registers, patches.
+        """
+        tokens: Tensor = self.backbone(x)
+        return tokens
+
+    def features(self, hu: Tensor) -> Tensor:
+        """Embed preprocessed volumes: (B, 1, Z, Y, X) int16 HU -> CLS embeddings (B, D) float32."""
+        return self.tokens(self.config.input.whole(hu))[:, 0].float()
+
+    def probabilities(self, hu: Tensor) -> Tensor:
+        """Classify preprocessed volumes: (B, 1, Z, Y, X) int16 HU -> (B, L) in [0, 1].
+
+        Raises:
+            UsageError: when the package has no head.
+        """
+        if self.head is None:
+            raise UsageError(
+                "these weights have no classification head",
+                f"the package {self.config.name} ({self.config.task})",
+                "adapt them first: a classifier experiment with task.weights naming this package",
+            )
+        return torch.sigmoid(self.head(self.tokens(self.config.input.whole(hu))).float())
+
+    def read(self, path: str | Path) -> Volume:
+        """Read the one scan at a path and preprocess it as the weights expect.
+
+        Raises:
+            UsageError: when there is no scan, or more than one.
+        """
+        path = require_file(Path(path), "the scan", "give a DICOM folder or a NIfTI file")
+        scans, rejects = find_scans([path])
+        if len(scans) != 1:
+            reasons = ", ".join(sorted({str(reject.code) for reject in rejects}))
+            found = f"{len(scans)} scans" + (f" and rejects ({reasons})" if rejects else "")
+            raise UsageError(
+                f"expected one scan, found {found}", path, "name one series' folder or file; `fmct embed` takes many"
+            )
+        return preprocess_stack(scans[0].load(), self.preprocessing)
+
+    @property
+    def preprocessing(self) -> IsotropicSettings:
+        """The preprocessing that the weights expect.
+
+        Raises:
+            UsageError: when the package doesn't know it.
+        """
+        if self.config.preprocessing is None:
+            raise UsageError(
+                "the package doesn't say how scans are to be preprocessed",
+                f"the package {self.config.name}",
+                "give windowed tensors to model.tokens(x) yourself",
+            )
+        return self.config.preprocessing
+
+    def embed(self, path: str | Path) -> NDArray[np.float32]:
+        """Embed a scan on disk: file -> preprocessing -> CLS embedding (D,) float32."""
+        hu = torch.from_numpy(self.read(path).hu)[None, None]
+        embedding: NDArray[np.float32] = self.features(hu)[0].numpy()
+        return embedding
+
+
+def save_package(folder: Path, model: PackagedModel, card: str) -> Path:
+    """Write a package; each file appears whole, the checksums last.
+
+    Args:
+        folder: where to; files of an earlier package there are replaced.
+        model: what to write.
+        card: the text of MODEL_CARD.md.
+
+    Returns:
+        The folder.
+    """
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, temporary)
+    write_text_atomically(folder / CONFIG, json.dumps(model.config.model_dump(mode="json"), indent=2) + "\n")
+    write_text_atomically(folder / CARD, card)
+    sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in (WEIGHTS, CONFIG, CARD))
+    write_text_atomically(folder / SUMS, sums)
+    return folder
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_folder(path: Path) -> Path:
+    """Return the package that a path means: the folder itself, or the `weights` folder of a run.
+
+    Raises:
+        UsageError: when there is neither.
+    """
+    require_file(path, "the weight package", "name a folder that holds model.safetensors, or a finished run")
+    for folder in (path, path / "weights"):
+        if (folder / CONFIG).exists():
+            return folder
+    raise UsageError(
+        "no weight package here", path, "name a folder with config.json and model.safetensors, or a finished run"
+    )
+
+
+def read_config(folder: Path) -> PackageConfig:
+    """Read and check config.json and the checksums of a package.
+
+    Raises:
+        UsageError: when a file is missing or altered.
+    """
+    sums = require_file(folder / SUMS, "the checksum file", "export the package again with `fmct export`")
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        path = require_file(folder / Path(name).name, "a file of the weight package", "copy the package again")
+        if sha256(path) != expected:
+            raise UsageError("the file doesn't match its checksum", path, "copy the package again from its source")
+    try:
+        return PackageConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{key}: {first['msg']}", folder / CONFIG, "use the fmct version that wrote the package, or export it again"
+        ) from error
+
+
+def load_package(path: Path, *, allow_partial: bool = False) -> PackagedModel:
+    """Load a package or a finished run's weights.
+
+    Raises:
+        UsageError: on a missing or altered file, or tensors that don't fit (listed).
+    """
+    folder = package_folder(path)
+    model = PackagedModel(read_config(folder))
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise UsageError(f"not a safetensors file: {error}", folder / WEIGHTS, "export the package again") from error
+    load_tensors(model, tensors, folder / WEIGHTS, allow_partial=allow_partial)
+    return model
+
+
+def load_tensors(module: nn.Module, tensors: dict[str, Tensor], where: Path, *, allow_partial: bool = False) -> None:
+    """Load tensors into a module, refusing what doesn't fit.
+
+    Raises:
+        UsageError: listing missing, unexpected and misshapen tensors; with `allow_partial` they are a warning.
+    """
+    own = module.state_dict()
+    misshapen = [
+        f"{k} {tuple(tensors[k].shape)} for {tuple(own[k].shape)}"
+        for k in own.keys() & tensors.keys()
+        if own[k].shape != tensors[k].shape
+    ]
+    problems = {
+        "missing": sorted(own.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - own.keys()),
+        "misshapen": sorted(misshapen),
+    }
+    listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+    if listed and not allow_partial:
+        raise UsageError(
+            f"the tensors don't fit this architecture ({listed})", where, "use the backbone that config.json describes"
+        )
+    if listed:
+        warnings.warn(f"loaded only in part: {listed}", stacklevel=2)
+    fitting = {k: t for k, t in tensors.items() if k in own and own[k].shape == t.shape}
+    module.load_state_dict(own | fitting)
