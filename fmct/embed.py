@@ -1,0 +1,139 @@
+"""`fmct embed`: features of scans."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
+
+from fmct.console.command import Command, main
+from fmct.console.errors import ExitCode, FmctError, UsageError, require_file
+from fmct.console.files import atomic_path
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fmct.data.preprocessing import IsotropicSettings
+
+    Scans = Iterator[tuple[str, NDArray[np.int16] | FmctError]]
+
+
+class Embed(Command):
+    """Embed scans: one row per scan, columns scan_id and e0000, e0001, ... (the CLS token after the final norm).
+
+    Inputs are manifests (read from --cache if given, else from disk), cache folders, or plain DICOM folders and NIfTI
+    files, which are preprocessed as the weights expect. What can't be embedded is listed, and the exit code is 3.
+
+    Example: fmct embed scans/ --weights runs/pretrain_mae_smoke --out embeddings.parquet
+    """
+
+    inputs: CliPositionalArg[list[Path]] = Field(description="manifests, cache folders, DICOM folders, NIfTI files")
+    weights: Path = Field(description="weight package, or a finished run")
+    out: Path = Field(description="table to write (.parquet)")
+    cache: Path | None = Field(None, description="cache that holds the manifests' scans")
+    root: Path | None = Field(None, description="folder that the manifests' paths are relative to")
+
+    def run(self) -> ExitCode:
+        """Embed and write the table."""
+        import numpy as np
+        import pandas as pd
+        import torch
+
+        from fmct.console.progress import track
+        from fmct.models.packaged import load_package
+
+        if self.out.suffix != ".parquet":
+            raise UsageError("embeddings are written as Parquet", self.out, "give --out a name ending in .parquet")
+        for path in self.inputs:
+            require_file(path, "the input", "name manifests, cache folders, DICOM folders or NIfTI files")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = load_package(self.weights).to(device)
+        rows: dict[str, NDArray[np.float32]] = {}
+        failures: list[str] = []
+        with torch.inference_mode():
+            for scan_id, hu in track(self._scans(model.preprocessing), "embed"):
+                if isinstance(hu, FmctError):
+                    failures.append(f"{hu.where}: {hu.what}")
+                elif scan_id not in rows:
+                    rows[scan_id] = model.features(torch.from_numpy(hu)[None, None].to(device))[0].cpu().numpy()
+        for failure in failures:
+            print(f"not embedded: {failure}", file=sys.stderr)
+        if not rows:
+            raise UsageError("no scan could be embedded", ", ".join(map(str, self.inputs)), "see the reasons above")
+        matrix = np.stack(list(rows.values()))
+        columns = {f"e{i:04d}": matrix[:, i] for i in range(matrix.shape[1])}
+        with atomic_path(self.out) as temporary:
+            pd.DataFrame({"scan_id": list(rows)} | columns).to_parquet(temporary, index=False)
+        print(f"wrote {len(rows)} embeddings of width {matrix.shape[1]} to {self.out}")
+        return ExitCode.SOME_REJECTED if failures else ExitCode.DONE
+
+    def _scans(self, settings: IsotropicSettings) -> Scans:
+        for path in self.inputs:
+            if path.suffix in {".csv", ".parquet"}:
+                yield from self._of_manifest(path, settings)
+            elif path.is_dir() and (list(path.glob("index.parquet")) or list(path.glob("*/index.parquet"))):
+                yield from of_cache(path, settings)
+            else:
+                yield from of_disk([path], settings)
+
+    def _of_manifest(self, path: Path, settings: IsotropicSettings) -> Scans:
+        from fmct.data.manifest import read_manifest, scan_path
+
+        frame = read_manifest(path, self.root)
+        if self.cache is not None:
+            yield from of_cache(self.cache, settings, frame["scan_id"].tolist())
+            return
+        for row in frame.to_dict("records"):
+            for scan_id, hu in of_disk([scan_path(row, frame.attrs["root"])], settings):
+                if scan_id == row["scan_id"] or isinstance(hu, FmctError):
+                    yield scan_id, hu
+
+
+def of_cache(folder: Path, settings: IsotropicSettings, scan_ids: list[str] | None = None) -> Scans:
+    """Read scans of a cache.
+
+    Raises:
+        UsageError: when the cache was made with other preprocessing.
+    """
+    from fmct.data.volumes import VolumeCache
+    from fmct.experiment.loading import differences
+
+    cache = VolumeCache.open(folder)
+    changes = differences(settings.model_dump(), cache.settings.model_dump())
+    if changes:
+        raise UsageError(
+            f"the cache was made with other preprocessing than the weights expect ({'; '.join(changes)})",
+            cache.folder,
+            "embed the scans from disk, or preprocess them with the package's settings",
+        )
+    for scan_id in cache.index.index if scan_ids is None else scan_ids:
+        try:
+            yield scan_id, cache.read(scan_id)
+        except FmctError as error:
+            yield scan_id, error
+
+
+def of_disk(paths: list[Path], settings: IsotropicSettings) -> Scans:
+    """Find scans below some paths and preprocess them."""
+    from fmct.data.preprocessing import preprocess_stack
+    from fmct.data.series import find_scans
+
+    scans, rejects = find_scans(paths)
+    for reject in rejects:
+        yield "", FmctError(f"{reject.code} ({reject.detail})", str(reject.path), "see the codes in the README")
+    for scan in scans:
+        try:
+            yield scan.scan_id, preprocess_stack(scan.load(), settings).hu
+        except FmctError as error:
+            yield scan.scan_id, error
+
+
+COMMAND = Embed
+
+if __name__ == "__main__":
+    sys.exit(main(COMMAND))

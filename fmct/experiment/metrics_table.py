@@ -1,0 +1,68 @@
+"""metrics.csv: one row per step at which something was logged; a resumed run goes on in the same table."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from fmct.console.files import atomic_path
+
+SECONDS_BETWEEN_WRITES = 10.0
+
+
+class MetricsTable(Logger):
+    """A Lightning logger that keeps all scalars in one CSV file, written whole and atomically.
+
+    Lightning's CSVLogger deletes the earlier table when a run resumes; this one reads it first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: dict[int, dict[str, float]] = {}
+        self.written = time.monotonic()
+        if path.exists():
+            for row in pd.read_csv(path).to_dict("records"):
+                self.rows[int(row["step"])] = {str(k): v for k, v in row.items() if k != "step" and v == v}
+
+    @property
+    def name(self) -> str:
+        """The logger's name, for Lightning."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """The logger's version, for Lightning."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add scalars to the row of a step."""
+        self.rows.setdefault(int(step or 0), {}).update({k: float(v) for k, v in metrics.items()})
+        if time.monotonic() - self.written > SECONDS_BETWEEN_WRITES:
+            self.save()
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Hyper-parameters are in experiment.yaml; a table of scalars has no place for them."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the table."""
+        if self.rows:
+            table = pd.DataFrame([{"step": step, **row} for step, row in sorted(self.rows.items())])
+            with atomic_path(self.path) as temporary:
+                table.to_csv(temporary, index=False)
+        self.written = time.monotonic()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the table when the run ends, however it ended."""
+        self.save()

@@ -1,0 +1,68 @@
+"""The experiment file: its sections, and the checks across them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fmct.data.datamodule import DataConfig
+from fmct.experiment.optim import OptimizerConfig
+from fmct.experiment.trainer import TrainerConfig
+from fmct.models.backbones import BackboneConfig
+from fmct.tasks.classifier import ClassifierConfig
+from fmct.tasks.dino import DINOConfig
+from fmct.tasks.mae import MAEConfig
+from fmct.views.network_input import InputConfig
+
+TaskConfig = Annotated[MAEConfig | DINOConfig | ClassifierConfig, Field(discriminator="kind")]
+
+
+class Experiment(BaseSettings):
+    """One complete run: what is learned, by what network, from which scans, how and on what hardware."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="FMCT_", env_nested_delimiter="__", validate_default=True
+    )
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run's folder")
+    seed: int = Field(42, ge=0, description="of weights, order and views")
+    task: TaskConfig
+    backbone: BackboneConfig
+    input: InputConfig = InputConfig()
+    data: DataConfig
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+
+    @model_validator(mode="after")
+    def _input_fits_backbone(self) -> Experiment:
+        patch = self.backbone.patch_voxels
+        sides = {"input.voxels": self.input.voxels}
+        if isinstance(self.task, DINOConfig) and self.task.local_views:
+            sides["task.local_voxels"] = self.task.local_voxels
+        for name, side in sides.items():
+            for patch_side in {patch} if isinstance(patch, int) else set(patch):
+                if side % patch_side:
+                    nearest_side = max(patch_side, round(side / patch_side) * patch_side)
+                    raise ValueError(
+                        f"{name} {side} is no multiple of backbone.patch_voxels {patch_side}: use {nearest_side}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norm_needs_two(self) -> Experiment:
+        if isinstance(self.task, ClassifierConfig) and self.data.batch_size < 2:
+            raise ValueError("the classifier's batch norm needs data.batch_size of at least 2")
+        return self
+
+    @model_validator(mode="after")
+    def _dino_has_no_validation(self) -> Experiment:
+        if isinstance(self.task, DINOConfig) and self.data.val_splits:
+            raise ValueError("self-distillation has no validation loss: set data.val_splits to []")
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that the task learns; none for pretext tasks."""
+        return self.task.labels if isinstance(self.task, ClassifierConfig) else ()

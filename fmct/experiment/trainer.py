@@ -1,0 +1,90 @@
+"""The Lightning Trainer of an experiment: hardware, strategy, precision, loggers and callbacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from pydantic import Field, model_validator
+from rich.console import Console
+
+from fmct.callbacks.nan_guard import NanGuard
+from fmct.callbacks.pictures import Pictures
+from fmct.callbacks.plain_progress import PlainProgress
+from fmct.callbacks.throughput import Throughput
+from fmct.experiment.config import Config
+from fmct.experiment.metrics_table import MetricsTable
+
+
+class TrainerConfig(Config):
+    """How long to train and on what hardware."""
+
+    max_epochs: int | None = Field(None, gt=0, description="passes over the training scans")
+    max_steps: int | None = Field(None, gt=0, description="optimizer steps; the earlier of the two limits ends the run")
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = Field(1, description="devices per node; on a CPU, processes")
+    nodes: int = Field(1, gt=0, description="machines")
+    strategy: str = Field("auto", description="Lightning strategy: auto, ddp, fsdp, ...")
+    precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
+    matmul_precision: Literal["highest", "high", "medium"] = Field(
+        "high", description="torch.set_float32_matmul_precision"
+    )
+    accumulate_batches: int = Field(1, gt=0, description="batches per optimizer step")
+    clip_norm: float | None = Field(None, gt=0, description="greatest norm of the whole gradient")
+    validate_every_epochs: int = Field(1, gt=0)
+    checkpoint_every_epochs: int = Field(1, gt=0)
+    pictures_every_steps: int = Field(500, ge=0, description="reconstructions and views; 0 draws none")
+    log_every_steps: int = Field(10, gt=0)
+    deterministic: bool = Field(False, description="refuse operations that aren't reproducible bit for bit")
+    runs: Path = Field(Path("runs"), description="folder that holds the run's folder")
+
+    @model_validator(mode="after")
+    def _ends(self) -> TrainerConfig:
+        if self.max_epochs is None and self.max_steps is None:
+            raise ValueError("a run must end: give max_epochs, max_steps or both")
+        return self
+
+    def build(self, folder: Path) -> L.Trainer:
+        """Build the Trainer that writes into a run's folder."""
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        on_terminal = Console().is_terminal
+        callbacks: list[Callback] = [
+            ModelCheckpoint(
+                dirpath=folder / "checkpoints",
+                filename="step{step:07d}",
+                auto_insert_metric_name=False,
+                every_n_epochs=self.checkpoint_every_epochs,
+                save_top_k=1,
+                save_last=True,
+                save_on_train_epoch_end=True,
+            ),
+            Throughput(),
+            NanGuard(),
+            RichProgressBar(leave=True) if on_terminal else PlainProgress(),
+        ]
+        if self.pictures_every_steps:
+            callbacks.append(Pictures(folder / "pictures", self.pictures_every_steps))
+        return L.Trainer(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            num_nodes=self.nodes,
+            strategy=self.strategy,
+            precision=self.precision,
+            max_epochs=self.max_epochs or -1,
+            max_steps=self.max_steps or -1,
+            accumulate_grad_batches=self.accumulate_batches,
+            gradient_clip_val=self.clip_norm,
+            check_val_every_n_epoch=self.validate_every_epochs,
+            log_every_n_steps=self.log_every_steps,
+            deterministic=self.deterministic,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            logger=[TensorBoardLogger(folder / "tb", name="", version=""), MetricsTable(folder / "metrics.csv")],
+            callbacks=callbacks,
+            default_root_dir=folder,
+        )

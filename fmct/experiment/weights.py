@@ -1,0 +1,112 @@
+"""From a run to a weight package, and from a package to the start of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from fmct import __version__
+from fmct.console.errors import UsageError
+from fmct.data.datamodule import ScanDataModule
+from fmct.experiment.loading import differences
+from fmct.experiment.schema import Experiment
+from fmct.models.backbones import Backbone
+from fmct.models.packaged import (
+    PackageConfig,
+    PackagedModel,
+    load_package,
+    load_tensors,
+    package_folder,
+    read_config,
+    save_package,
+)
+from fmct.tasks.base import Task
+from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
+
+
+def initial_backbone(experiment: Experiment, data: ScanDataModule) -> Backbone:
+    """Build the backbone, with the weights that the classifier starts from if it names any.
+
+    Raises:
+        UsageError: when the weights were made for another architecture, other windows or other preprocessing.
+    """
+    backbone = experiment.backbone.build(experiment.input.channels, experiment.input.voxels)
+    weights = experiment.task.weights if isinstance(experiment.task, ClassifierConfig) else None
+    if weights is None:
+        return backbone
+    folder = package_folder(weights)
+    config = read_config(folder)
+    comparisons = {
+        "backbone": (config.backbone.model_dump(), experiment.backbone.model_dump()),
+        "input": (config.input.model_dump(mode="json"), experiment.input.model_dump(mode="json")),
+    }
+    if config.preprocessing is not None:
+        comparisons["preprocessing"] = (config.preprocessing.model_dump(), data.cache.settings.model_dump())
+    for section, (theirs, ours) in comparisons.items():
+        changes = differences(theirs, ours)
+        if changes:
+            source = (
+                "a cache made with the package's preprocessing" if section == "preprocessing" else "the same values"
+            )
+            raise UsageError(
+                f"the weights were made with another {section} (weights -> here: {'; '.join(changes)})",
+                folder,
+                f"use {source}; they are in the package's config.json",
+            )
+    load_tensors(backbone, load_package(folder).backbone.state_dict(), folder)
+    return backbone
+
+
+def export_run(task: Task, experiment: Experiment, data: ScanDataModule, folder: Path, steps: int) -> Path:
+    """Write the weights that a run arrived at as a package."""
+    backbone = task.packaged_backbone()
+    classifier = task if isinstance(task, ClassifierTask) else None
+    config = PackageConfig(
+        name=experiment.name,
+        task=experiment.task.kind,
+        fmct_version=__version__,
+        steps=steps,
+        backbone=experiment.backbone,
+        input=experiment.input,
+        preprocessing=data.cache.settings,
+        head=classifier.config.head if classifier else None,
+        labels=classifier.config.labels if classifier else (),
+    )
+    model = PackagedModel(config)
+    model.backbone.load_state_dict(backbone.state_dict())
+    if classifier and model.head is not None:
+        model.head.load_state_dict(classifier.head.state_dict())
+    return save_package(folder, model, model_card(config, data.train.frame))
+
+
+def model_card(config: PackageConfig, scans: pd.DataFrame) -> str:
+    """Write MODEL_CARD.md: what the weights are, what they saw, what they are not for. Nothing about any patient."""
+    by_site = scans["site"].replace("", "unnamed").value_counts().sort_index()
+    sites = "\n".join(f"| {site} | {count} |" for site, count in by_site.items())
+    windows = ", ".join(f"{w.level_hu:g}/{w.width_hu:g}" for w in config.input.windows)
+    backbone = ", ".join(f"{key} {value}" for key, value in config.backbone.model_dump().items())
+    preprocessing = config.preprocessing.model_dump() if config.preprocessing else {}
+    settings = "\n".join(f"| {key} | {value} |" for key, value in preprocessing.items())
+    task = f"{config.task}, labels {', '.join(config.labels)}" if config.labels else config.task
+    return f"""# {config.name}
+
+Head-CT weights made by fmct {config.fmct_version}: {task}; {config.steps} optimizer steps.
+For research only. Not a medical device; no diagnosis may rest on it.
+
+* Backbone: {backbone}.
+* Input: {config.input.voxels}³ voxels; windows (level/width, HU): {windows}.
+* Trained on {len(scans)} scans of {scans["patient_id"].nunique()} patients:
+
+| site | scans |
+|---|---|
+{sites}
+
+Preprocessing:
+
+| setting | value |
+|---|---|
+{settings}
+
+Scans from other scanners, countries or age groups than these may be read differently. Scans weren't defaced.
+"""

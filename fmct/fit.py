@@ -1,0 +1,164 @@
+"""`fmct fit`: pretrain or adapt a model as an experiment file says."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+from fmct.callbacks.throughput import Throughput
+from fmct.console.errors import ExitCode, FmctError, UsageError
+from fmct.experiment.loading import as_record, load_experiment
+from fmct.experiment.runs import begin, read_environment, write_environment
+from fmct.experiment.schema import Experiment
+from fmct.experiment.weights import export_run, initial_backbone
+from fmct.tasks.base import Setting
+
+EXAMPLES = """\
+Every key of the experiment file is a flag; flags win over the environment (FMCT_OPTIMIZER__LR=1e-4), which wins over
+the files, of which later ones win over earlier ones.
+
+examples:
+  fmct fit --config experiments/pretrain_mae_smoke.yaml
+  fmct fit --config experiments/pretrain_mae_vitb.yaml --config experiments/overlays/smoke.yaml
+  fmct fit --config experiments/pretrain_mae_vitb.yaml --optimizer.lr 1e-4 --trainer.devices 2 --trainer.strategy ddp
+"""
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Split the command line into fit's own options and the experiment's flags."""
+    parser = argparse.ArgumentParser(
+        prog="fmct fit",
+        description="Pretrain or adapt a model. A run with the same configuration goes on where it stopped.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", action="append", type=Path, default=[], metavar="FILE", help="experiment file, then overlays"
+    )
+    parser.add_argument("--fresh", action="store_true", help="start over; the old run's folder is renamed")
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--KEY", metavar="VALUE", help="any key of the experiment file, as in --optimizer.lr 1e-4")
+    options, flags = parser.parse_known_args(list(arguments))
+    return options, flags
+
+
+def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
+    """Run an experiment to its end and write its weight package.
+
+    Args:
+        experiment: what to run.
+        fresh: start over, even if the run could go on.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UsageError: when manifest, cache, weights or an existing run don't fit the experiment.
+    """
+    record = as_record(experiment)
+    L.seed_everything(experiment.seed, workers=True, verbose=False)
+    data = experiment.data.build(experiment.labels, experiment.seed)
+    setting = Setting(experiment.input, experiment.optimizer, experiment.seed, record)
+    task = experiment.task.build(initial_backbone(experiment, data), setting)
+    first_process = getattr(rank_zero_only, "rank", 0) == 0
+    start = begin(experiment, fresh=fresh, first_process=first_process)
+    if start.checkpoint and read_environment(start.folder).get("finished"):
+        say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
+        return start.folder
+    quiet_lightning()
+    trainer = experiment.trainer.build(start.folder)
+    say(
+        f"{experiment.name}: {experiment.task.kind} on {len(data.train)} scans"
+        + (f", {len(data.val)} for validation" if data.val else "")
+        + (f"; goes on from {start.checkpoint}" if start.checkpoint else "")
+    )
+    started = time.monotonic()
+    trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True if start.checkpoint else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        export_run(task, experiment, data, start.folder / "weights", trainer.global_step)
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        throughput = next(c for c in callbacks if isinstance(c, Throughput))
+        write_environment(
+            start.folder,
+            finished=True,
+            steps=trainer.global_step,
+            epochs=trainer.current_epoch,
+            scans=len(data.train),
+            seconds=round(time.monotonic() - started, 1),
+            scans_per_second=round(throughput.scans_per_second, 2),
+            processes=trainer.world_size,
+        )
+        say(f"done after {trainer.global_step} steps; weights in {start.folder / 'weights'}")
+    return start.folder
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Print a line, on the first rank only."""
+    print(message, flush=True)
+
+
+def quiet_lightning() -> None:
+    """Drop what Lightning says that doesn't apply here, each for its reason; real warnings stay."""
+    for message in (
+        ".*does not have many workers.*",  # the number of workers is the experiment's choice
+        ".*The number of training batches.*",  # tiny runs log at their end all the same
+        ".*Trying to infer the `batch_size`.*",  # `scan_id` and `hu` agree on it
+        ".*Checkpoint directory .* exists and is not empty.*",  # resuming
+        ".*Total length of `list` across ranks is zero.*",  # no validation was asked for
+        ".*srun.*",  # running one process inside a SLURM job is allowed
+        ".*have no `validation_step`.*",  # self-distillation has nothing to validate
+        ".*module\\(s\\) in eval mode.*",  # teachers and frozen backbones are meant to be
+        ".*You have overridden `on_after_batch_transfer`.*",  # tasks make the views, not the DataModule
+        ".*torch.distributed.nn.functional.all_gather is deprecated.*",  # between Lightning and torch
+        ".*isinstance\\(treespec, LeafSpec\\).*",  # between Lightning and torch
+    ):
+        warnings.filterwarnings("ignore", message)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def run(arguments: Sequence[str]) -> ExitCode:
+    """Parse the command line and run the experiment."""
+    options, flags = parse(arguments)
+    if not options.config:
+        raise UsageError("no experiment file", "the command line of `fmct fit`", "add --config experiments/NAME.yaml")
+    experiment = load_experiment(options.config, flags)
+    if options.print_config:
+        print(yaml.safe_dump(as_record(experiment), sort_keys=False, allow_unicode=True), end="")
+        return ExitCode.DONE
+    fit(experiment, fresh=options.fresh)
+    return ExitCode.DONE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; expected errors are three lines, without a traceback unless `--debug`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return int(run(arguments))
+    except FmctError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""LightningModules: wiring and logging, nothing else."""

@@ -1,0 +1,122 @@
+"""What every task shares: views made on the device, optimizer and schedule by step, packaging.
+
+B scans in a batch. A batch from the loader holds `hu` (B, 1, Z, Y, X) int16, `index` (B,) int64 – the scan's row in the
+data set – and `scan_id`, a list of B names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import nn
+
+from fmct.experiment.optim import OptimizerConfig
+from fmct.models.backbones import Backbone
+from fmct.views.network_input import InputConfig
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a task needs of the experiment around it."""
+
+    input: InputConfig
+    optimizer: OptimizerConfig
+    seed: int
+    record: dict[str, Any]
+    """The whole experiment as plain values, for checkpoints."""
+
+
+class Task(L.LightningModule):
+    """Base of the pretext tasks and the classifier."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        self.setting = setting
+
+    # -- what a task defines ------------------------------------------------------------------------------------------
+
+    def make_views(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
+        """Draw and make the training views of a batch, on the device; returns the batch with them."""
+        raise TypeError(f"{type(self).__name__} makes no views")
+
+    def whole_view(self, batch: Batch) -> Batch:
+        """Make the view that validation sees: `x` (B, C, Z, Y, X) of the whole volume."""
+        return batch | {"x": self.setting.input.whole(batch["hu"])}
+
+    def trainable(self) -> Iterable[tuple[nn.Module, float]]:
+        """Return the modules that learn, each with a factor on the learning rate."""
+        return [(self, 1.0)]
+
+    def packaged_backbone(self) -> Backbone:
+        """Return the encoder that goes into the weight package."""
+        raise TypeError(f"{type(self).__name__} has no backbone")
+
+    # -- what the base does -------------------------------------------------------------------------------------------
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Make views for the whole batch at once, where the batch is."""
+        if self.trainer.training:
+            return self.make_views(batch, self.generators(batch))
+        return self.whole_view(batch)
+
+    def generators(self, batch: Batch) -> list[np.random.Generator]:
+        """Return one random generator per scan, set by seed, epoch and scan alone.
+
+        So a scan's views are the same whatever its batch mates, the number of workers or devices, and after a resume.
+        """
+        indices = batch["index"].tolist()
+        return [np.random.default_rng([self.setting.seed, self.current_epoch, index]) for index in indices]
+
+    def configure_optimizers(self) -> Any:
+        """Build AdamW and its schedule over all optimizer steps of the run."""
+        config = self.setting.optimizer
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        global_batch = data.config.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        optimizer, scheduler = config.build(self.trainable(), global_batch, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the training scans."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        batches: int = data.training_batches(self.trainer.world_size)
+        return math.ceil(batches / self.trainer.accumulate_grad_batches)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in the whole run (Lightning's own estimate loses the loader's state on resume)."""
+        limits = []
+        if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
+            limits.append(self.trainer.max_epochs * self.steps_per_epoch)
+        if self.trainer.max_steps > 0:
+            limits.append(self.trainer.max_steps)
+        return min(limits)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Move weight decay along its schedule, if it has one."""
+        config = self.setting.optimizer
+        if config.weight_decay_end is None:
+            return
+        from fmct.experiment.optim import cosine
+
+        decay = cosine(self.trainer.global_step, self.total_steps, config.weight_decay, config.weight_decay_end)
+        for group in optimizer.param_groups:
+            if group["weight_decay"] != 0:
+                group["weight_decay"] = decay
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Log the learning rate of the step to come."""
+        optimizer: Any = self.trainer.optimizers[0]
+        self.log("train/lr", max(group["lr"] for group in optimizer.param_groups))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the experiment in the checkpoint, as plain values: anything else breaks safe loading."""
+        checkpoint["experiment"] = self.setting.record
