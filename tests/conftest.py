@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+
+from fmct.data.preprocessing import IsotropicSettings
+from fmct.data.volumes import Volume, VolumeCache
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -34,3 +40,49 @@ def shared_scans(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     for path in [root, *root.rglob("*")]:
         path.chmod(path.stat().st_mode | 0o200)
     return root
+
+
+@dataclass(frozen=True)
+class TinyCohort:
+    """Scans that a network can learn from in seconds: a bright block on one side means ICH."""
+
+    manifest: Path
+    cache: Path
+
+
+def make_cohort(folder: Path, scans: int = 24, side: int = 24) -> TinyCohort:
+    """Write a manifest and a cache of blobs: odd scans have ICH, every second pair MidlineShift."""
+    rng = np.random.default_rng(0)
+    cache = VolumeCache.create(folder / "cache", IsotropicSettings(spacing_mm=9.0, shape_voxels=side))
+    z, y, x = np.mgrid[:side, :side, :side] - (side - 1) / 2
+    rows = []
+    for number in range(scans):
+        hu = rng.normal(30, 4, (side, side, side))
+        if number % 2:
+            third = side // 3
+            hu[third : 2 * third, third : 2 * third, 2 : side // 2] = 75
+        hu[x**2 + y**2 + z**2 > (side * 0.45) ** 2] = -1024
+        scan_id = f"scan{number:03d}"
+        cache.write(scan_id, Volume(hu.astype(np.int16), np.diag([9.0, 9.0, 9.0, 1.0])))
+        rows.append(
+            {
+                "scan_id": scan_id,
+                "path": f"{scan_id}.nii.gz",
+                "format": "nifti",
+                "patient_id": f"patient{number // 2:03d}",  # two scans of each patient, one with and one without
+                "split": "train" if number < scans // 2 else "val" if number < scans * 3 // 4 else "test",
+                "site": "site_a" if number % 4 < 2 else "site_b",
+                "label:ICH": number % 2,
+                "label:MidlineShift": (number // 2) % 2 if number % 5 else "",
+            }
+        )
+    cache.save()
+    manifest = folder / "manifest.csv"
+    pd.DataFrame(rows).to_csv(manifest, index=False)
+    return TinyCohort(manifest, folder / "cache")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCohort:
+    """A cohort of 24 tiny volumes, ready for training."""
+    return make_cohort(tmp_path_factory.mktemp("tiny"))
