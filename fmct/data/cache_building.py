@@ -1,0 +1,184 @@
+"""Preprocessing many scans into a cache: in this process or in Dask workers, and never stopped by a single scan.
+
+A scan that fails is rejected with a code; one that kills its worker takes nobody with it, for its batch is tried again
+scan by scan. Only the process that started all this writes the index.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from fmct.console.errors import UsageError
+from fmct.data.geometry import SliceStack, gantry_tilt_deg
+from fmct.data.manifest import scan_path
+from fmct.data.nifti import load_nifti
+from fmct.data.preprocessing import preprocess_stack
+from fmct.data.presets import IsotropicSettings
+from fmct.data.rejection import RejectCode, ScanError
+from fmct.data.scan import Scan
+from fmct.data.series import find_scans
+from fmct.data.volumes import VolumeCache
+
+Row = Mapping[Hashable, Any]
+LARGEST_BATCH = 8
+LARGEST_BATCH_OF_ONE_FOLDER = 256
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scan: its row of the cache's index, or why there is none."""
+
+    scan_id: str
+    path: str
+    row: dict[str, Any] | None = None
+    code: RejectCode | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Scans that one process works on together, so that a folder of many series is read once.
+
+    Attributes:
+        rows: of the manifest.
+        root: the folder that their paths are relative to.
+        folder: the cache's folder.
+        settings: how to preprocess.
+    """
+
+    rows: Sequence[Row]
+    root: Path
+    folder: Path
+    settings: IsotropicSettings
+    found: dict[Path, list[Scan]] = field(default_factory=dict, repr=False)
+
+    def run(self) -> list[Outcome]:
+        """Preprocess the scans and write their volumes."""
+        blosc2.set_nthreads(1)
+        cache = VolumeCache(self.folder, self.settings)
+        with threadpool_limits(1):  # a slice is too small to share: more threads only wait for each other
+            return [self._one(row, cache) for row in self.rows]
+
+    def singly(self) -> list[Batch]:
+        """Return a batch for each scan."""
+        return [Batch([row], self.root, self.folder, self.settings) for row in self.rows]
+
+    def failed(self, error: BaseException) -> list[Outcome]:
+        """Return the outcome of a batch that was lost with its worker."""
+        detail = f"lost with its process ({type(error).__name__})"
+        return [
+            Outcome(str(row["scan_id"]), str(row["path"]), code=RejectCode.FAILED, detail=detail) for row in self.rows
+        ]
+
+    def _one(self, row: Row, cache: VolumeCache) -> Outcome:
+        scan_id, path = str(row["scan_id"]), str(row["path"])
+        try:
+            stack = self._load(row)
+            volume = preprocess_stack(stack, self.settings, path)
+        except ScanError as error:
+            return Outcome(scan_id, path, code=error.code, detail=error.detail)
+        except UsageError as error:
+            return Outcome(scan_id, path, code=RejectCode.MISSING, detail=error.what)
+        except Exception as error:  # noqa: BLE001 - one odd scan must not stop a hundred thousand others
+            return Outcome(scan_id, path, code=RejectCode.FAILED, detail=f"{type(error).__name__}: {error}")
+        # not caught: what keeps the cache from being written (a full disk) ends the run
+        return Outcome(scan_id, path, cache.store(scan_id, volume, source_facts(stack)))
+
+    def _load(self, row: Row) -> SliceStack:
+        path = scan_path(row, self.root)
+        try:
+            if not path.exists():
+                raise ScanError(RejectCode.MISSING, path, "no such file or folder")
+            if row["format"] == "nifti":
+                return load_nifti(path)
+            if path not in self.found:
+                self.found[path] = find_scans([path])[0]
+            return matching_scan(self.found[path], row, path).load()
+        except OSError as error:
+            raise ScanError(RejectCode.UNREADABLE, path, f"can't be opened ({error.strerror})") from error
+
+
+def matching_scan(scans: Sequence[Scan], row: Row, path: Path) -> Scan:
+    """Return the scan in a folder that a manifest's row means: by scan_id, else by series_id, else the only one.
+
+    Raises:
+        ScanError: MISSING, when none or several come into question.
+    """
+    series_id = row.get("series_id") or ""
+    for candidates in (
+        [scan for scan in scans if scan.scan_id == row["scan_id"]],
+        [scan for scan in scans if scan.facts["series_id"] == series_id],
+        [] if series_id else list(scans),
+    ):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise ScanError(RejectCode.MISSING, path, f"none of the {len(scans)} usable series in the folder is this one")
+
+
+def source_facts(stack: SliceStack) -> dict[str, float | int]:
+    """Return what the index says about the scan that a volume was made of."""
+    row_mm, column_mm = stack.pixel_mm
+    return {
+        "source_slices": len(stack.hu),
+        "source_pixel_mm": round((row_mm * column_mm) ** 0.5, 4),
+        "source_gap_mm": round(float(np.median(stack.gaps_mm)), 4),
+        "source_gap_max_mm": round(float(stack.gaps_mm.max()), 4),
+        "source_tilt_deg": round(gantry_tilt_deg(stack.origins_ras_mm, stack.normal_ras), 2),
+    }
+
+
+def batches_of(rows: Sequence[Row], root: Path, cache: VolumeCache, processes: int) -> list[Batch]:
+    """Divide scans into batches: those in one folder stay together, and every process gets several batches."""
+    usual = max(1, min(LARGEST_BATCH, len(rows) // (4 * processes)))
+    batches: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: str(row["path"])):
+        last = batches[-1] if batches else []
+        same = bool(last) and last[-1]["path"] == row["path"]
+        if last and len(last) < (LARGEST_BATCH_OF_ONE_FOLDER if same else usual):
+            last.append(row)
+        else:
+            batches.append([row])
+    return [Batch(batch, root, cache.folder, cache.settings) for batch in batches]
+
+
+def outcomes(batches: Sequence[Batch], workers: int) -> Iterator[list[Outcome]]:
+    """Yield what becomes of the batches, as it becomes known.
+
+    Args:
+        batches: what to do.
+        workers: processes of a local Dask cluster; 0 and 1 mean this process.
+    """
+    if workers <= 1:
+        for batch in batches:
+            yield batch.run()
+        return
+    from distributed import Client, LocalCluster, as_completed
+
+    cluster = LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL
+    )
+    with cluster, Client(cluster) as client:
+        running = {client.submit(Batch.run, batch, pure=False): batch for batch in batches}
+        waiting = as_completed(list(running))
+        for future in waiting:
+            batch = running.pop(future)
+            error = future.exception()
+            if error is None:
+                yield future.result()
+            elif isinstance(error, OSError):
+                raise error
+            elif len(batch.rows) == 1:
+                yield batch.failed(error)
+            else:
+                for single in batch.singly():
+                    again = client.submit(Batch.run, single, pure=False)
+                    running[again] = single
+                    waiting.add(again)

@@ -1,0 +1,69 @@
+"""Why a scan is left out: one code for each reason, and the error and the record that carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import pandas as pd
+
+from fmct.console.errors import FmctError
+from fmct.console.files import atomic_path
+
+REJECTS_COLUMNS = ["path", "code", "detail"]
+
+
+class RejectCode(Enum):
+    """A reason to leave a series or file out: the name is the code, the value one sentence saying what it means."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    EMPTY = "The file has no bytes."
+    UNREADABLE = "The file is damaged, cut short or in an encoding that can't be decoded."
+    NOT_CT = "The series is of another modality, or a document rather than an image."
+    MULTI_FRAME = "The file holds many frames (enhanced CT), whose geometry isn't read."
+    LOCALIZER = "The series is a scout (localizer) view."
+    SECONDARY = "The series is a derived screen, report or color picture, not an image in HU."
+    NO_GEOMETRY = "Position, orientation or pixel spacing is missing or malformed."
+    MIXED_SIZE = "Slices of one series differ in matrix or pixel size."
+    TOO_FEW_SLICES = "The series has fewer slices than a head needs."
+    ONE_POSITION = "All slices lie at one position, such as a perfusion or bolus-tracking series."
+    DUPLICATE_POSITION = "Several different images lie at the same position, so the stack is ambiguous."
+    IMPLAUSIBLE_HU = "The values are no Hounsfield units: no air, no tissue, constant, or not finite."
+    NO_HEAD = "No tissue was found that could be a head."
+    MISSING = "The path of the manifest, or the series in it, isn't on disk."
+    FAILED = "Preprocessing broke off with an unexpected error."
+
+
+class ScanError(FmctError):
+    """A scan that can't be used; what rejects.csv says about it.
+
+    Args:
+        code: the reason.
+        scan: the scan's path or identifier.
+        detail: what was found, with figures and units, and without anything that names the patient.
+    """
+
+    def __init__(self, code: RejectCode, scan: str | Path, detail: str) -> None:
+        super().__init__(f"{code.name}: {detail}", scan, f"leave the scan out, or mend it. {code.value}")
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One line of rejects.csv."""
+
+    path: str
+    code: RejectCode
+    detail: str
+
+
+def write_rejects(rejects: Iterable[Reject], path: Path) -> None:
+    """Write rejects.csv (path, code, detail), sorted by path, whole or not at all."""
+    rows = sorted((reject.path, reject.code.name, reject.detail) for reject in rejects)
+    with atomic_path(path) as temporary:
+        pd.DataFrame(rows, columns=REJECTS_COLUMNS).to_csv(temporary, index=False)

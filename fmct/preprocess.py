@@ -1,0 +1,130 @@
+"""`fmct preprocess`: turn a manifest's scans into a cache of volumes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import Field, ValidationError
+from pydantic_settings import CliPositionalArg
+
+from fmct.console.command import Command, main, validation_error
+from fmct.console.errors import ExitCode, UsageError
+from fmct.console.progress import track
+from fmct.data.cache_building import Batch, batches_of, outcomes
+from fmct.data.manifest import read_manifest
+from fmct.data.presets import IsotropicSettings
+from fmct.data.rejection import RejectCode
+from fmct.data.volumes import VolumeCache
+from fmct.index import print_codes
+
+SECONDS_BETWEEN_SAVES = 60.0
+SCANS_TO_PROBE = 100
+
+
+class Preprocess(Command):
+    """Resample scans on an even grid in true geometry, crop on the head, and cache them as int16 HU.
+
+    The cache's folder is named after the settings; what is there already isn't made again, and scans that were rejected
+    stay so (--retry-rejected tries them again), unless they were only not to be found. A scan that fails is listed in
+    the folder's rejects.csv, and then the exit code is 3.
+
+    Example: fmct preprocess data_manifests/archive.parquet --root /archive --cache /scratch/cache --workers 16
+    """
+
+    manifest: CliPositionalArg[Path] = Field(description="manifest of the scans")
+    cache: Path = Field(description="folder of caches; one subfolder for each preprocessing")
+    root: Path | None = Field(None, description="folder that the manifest's paths are relative to; default its own")
+    spacing_mm: float = Field(1.5, description="distance of voxel centers on all axes")
+    shape_voxels: int | None = Field(None, description="volumes are cubes of so many voxels a side; default 144")
+    head_crop: bool = Field(True, description="crop on the head; otherwise the scan's whole bounding box")
+    workers: int = Field(0, ge=0, description="processes; 0 and 1: this one")
+    retry_rejected: bool = Field(False, description="try again what was rejected in an earlier run")
+    json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
+
+    def run(self) -> ExitCode:
+        """Preprocess what is missing and print what came of it."""
+        settings = self._settings()
+        frame = read_manifest(self.manifest, self.root)
+        cache = VolumeCache.create(self.cache, settings)
+        missing = ~frame["scan_id"].map(cache.has_volume).astype(bool)
+        rejected = frame["scan_id"].isin(cache.rejected_ids(without=RejectCode.MISSING)) & missing
+        todo = frame[missing if self.retry_rejected else missing & ~rejected]
+        done_before, kept_out = int((~missing).sum()), 0 if self.retry_rejected else int(rejected.sum())
+        self._check_root(todo.head(SCANS_TO_PROBE), frame.attrs["root"])
+        batches = batches_of(todo.to_dict("records"), Path(frame.attrs["root"]), cache, max(self.workers, 1))
+        start = time.monotonic()
+        codes = self._work(batches, cache)
+        outcome: dict[str, Any] = {
+            "folder": str(cache.folder),
+            "cached": len(todo) - codes.total(),
+            "rejected": {code.name: count for code, count in codes.items()},
+            "cached_before": done_before,
+            "rejected_before": kept_out,
+            "seconds": round(time.monotonic() - start, 1),
+        }
+        self._report(outcome, codes, cache)
+        return ExitCode.SOME_REJECTED if codes or kept_out else ExitCode.DONE
+
+    def _settings(self) -> IsotropicSettings:
+        values: dict[str, Any] = {"spacing_mm": self.spacing_mm, "head_crop": self.head_crop}
+        if self.shape_voxels is not None:
+            values["shape_voxels"] = self.shape_voxels
+            if not self.head_crop:
+                raise UsageError(
+                    "--shape-voxels and --no-head-crop exclude each other: uncropped volumes are as large as the scan",
+                    "the command line of `fmct preprocess`",
+                    "leave one of them out",
+                )
+        try:
+            return IsotropicSettings.model_validate(values)
+        except ValidationError as error:
+            raise validation_error(error, "fmct preprocess") from error
+
+    def _check_root(self, frame: pd.DataFrame, root: str) -> None:
+        if len(frame) and not any((Path(root) / path).exists() for path in frame["path"]):
+            raise UsageError(
+                f"the scans aren't there: neither {frame['path'].iloc[0]} nor the {len(frame) - 1} after it",
+                root,
+                "pass the folder that the manifest's paths are relative to as --root (`fmct index` said which)",
+            )
+
+    def _work(self, batches: list[Batch], cache: VolumeCache) -> Counter[RejectCode]:
+        codes: Counter[RejectCode] = Counter()
+        done = (outcome for part in outcomes(batches, self.workers) for outcome in part)
+        saved = time.monotonic()
+        try:
+            for outcome in track(done, "preprocess", total=sum(len(batch.rows) for batch in batches)):
+                if outcome.row is not None:
+                    cache.record(outcome.scan_id, outcome.row)
+                elif outcome.code is not None:
+                    cache.reject(outcome.scan_id, outcome.path, outcome.code, outcome.detail)
+                    codes[outcome.code] += 1
+                if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                    cache.save()
+                    saved = time.monotonic()
+        finally:
+            cache.save()
+        return codes
+
+    def _report(self, outcome: dict[str, Any], codes: Counter[RejectCode], cache: VolumeCache) -> None:
+        if self.json_output:
+            print(json.dumps(outcome, indent=2))
+            return
+        if outcome["cached_before"]:
+            print(f"{outcome['cached_before']} scans were in the cache already")
+        if outcome["rejected_before"]:
+            print(f"{outcome['rejected_before']} scans were rejected before and stay so (--retry-rejected tries again)")
+        print(f"{outcome['cached']} scans cached in {outcome['seconds']} s -> {cache.folder}")
+        print_codes(codes, cache.folder / "rejects.csv")
+
+
+COMMAND = Preprocess
+
+if __name__ == "__main__":
+    sys.exit(main(COMMAND))
