@@ -12,7 +12,7 @@ from pydantic import Field
 
 from fmct import __version__
 from fmct.cli import COMMANDS, main
-from fmct.console.command import Command
+from fmct.console.command import Command, parse_command
 from fmct.console.command import main as run_command
 from fmct.console.errors import ExitCode, FmctError, UsageError, require_file
 from fmct.console.files import atomic_path
@@ -24,6 +24,7 @@ class Count(Command):
 
     limit: int = Field(3, gt=0, description="where to stop")
     fail: bool = Field(False, description="fail")
+    n: int = Field(1, description="a field of one letter")
 
     def run(self) -> ExitCode:
         if self.fail:
@@ -84,6 +85,11 @@ def test_wrong_flags_are_three_lines_and_exit_2(
     assert expected in captured.err
     assert len(captured.err.strip().splitlines()) == 3
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["--n", "7"], ["--n=7"], ["-n", "7"]])
+def test_a_flag_of_one_letter_takes_either_dash(arguments: list[str]) -> None:
+    assert parse_command(Count, arguments).n == 7  # type: ignore[attr-defined]
 
 
 def test_expected_errors_have_no_traceback_unless_debug(capsys: pytest.CaptureFixture[str]) -> None:

@@ -209,9 +209,21 @@ def test_two_processes_equal_one_with_twice_the_batch(tiny: TinyCohort, tmp_path
         torch.testing.assert_close(ours[name], tensor, atol=1e-5, rtol=0, msg=name)
 
 
-def test_bf16_trains_on_the_cpu(tiny: TinyCohort, tmp_path: Path) -> None:
-    folder = run("pretrain_mae_smoke", tiny, tmp_path, "--trainer.precision", "bf16-mixed", "--trainer.max_steps", "2")
-    assert pd.read_csv(folder / "metrics.csv")["train/loss"].notna().any()
+def test_bf16_trains_on_the_cpu_with_clipping(tiny: TinyCohort, tmp_path: Path) -> None:
+    folder = run(
+        "pretrain_mae_smoke",
+        tiny,
+        tmp_path,
+        "--trainer.precision",
+        "bf16-mixed",
+        "--trainer.max_steps",
+        "2",
+        "--trainer.clip_norm",
+        "1.0",
+    )
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert metrics["train/loss"].notna().any()
+    assert (metrics["train/gradient_norm"].dropna() > 0).all()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_scans(

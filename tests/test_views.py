@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from fmct.views.crops import CropConfig
-from fmct.views.intensity import IntensityConfig, blur, change_intensity
+from fmct.views.intensity import IntensityConfig, IntensityParameters, blur, change_intensity
 from fmct.views.spatial import affine, identity, sample
 from fmct.views.windows import BONE, BRAIN, Window, windows
 
@@ -110,10 +110,24 @@ def test_default_intensity_changes_nothing() -> None:
 
 def test_blur_agrees_with_scipy() -> None:
     views = torch.rand(2, 2, 16, 16, 16)
-    blurred = blur(views, torch.tensor([1.0, 0.0]))
-    expected = ndimage.gaussian_filter(views[0, 0].numpy(), 1.0, mode="nearest", truncate=3)
-    np.testing.assert_allclose(blurred[0, 0].numpy(), expected, atol=1e-4)
-    torch.testing.assert_close(blurred[1], views[1])
+    blurred = blur(views, torch.tensor([1.0, 0.5]))
+    for scan, sigma in enumerate([1.0, 0.5]):
+        expected = ndimage.gaussian_filter(views[scan, 0].numpy(), sigma, mode="nearest", radius=3)
+        np.testing.assert_allclose(blurred[scan, 0].numpy(), expected, atol=1e-4)
+
+
+def test_each_change_reaches_the_scans_that_drew_it_and_no_others() -> None:
+    views = torch.rand(4, 2, 6, 6, 6)
+    zero = torch.zeros(4)
+    drawn = IntensityParameters(
+        gain=torch.tensor([1, 1.2, 1, 1]), shift=zero, gamma=torch.tensor([1, 1, 2.0, 1]), blur_voxels=zero.clone()
+    )
+    drawn.blur_voxels[3] = 0.7
+    changed = change_intensity(views, drawn)
+    torch.testing.assert_close(changed[0], views[0])
+    torch.testing.assert_close(changed[1], ((views[1] - 0.5) * 1.2 + 0.5).clamp(0, 1))
+    torch.testing.assert_close(changed[2], views[2] ** 2)
+    torch.testing.assert_close(changed[3], blur(views[3:], torch.tensor([0.7]))[0], atol=1e-6, rtol=0)
 
 
 def test_share_must_be_a_range() -> None:

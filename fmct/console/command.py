@@ -49,6 +49,7 @@ def parse_command(command: type[Command], arguments: Sequence[str]) -> Command:
         SystemExit: after printing `--help`.
     """
     program = f"fmct {command_name(command)}"
+    arguments = [part for argument in arguments for part in one_letter(argument)]
 
     class Parsed(command):  # type: ignore[valid-type,misc]
         model_config = SettingsConfigDict(cli_prog_name=program)
@@ -68,6 +69,12 @@ def parse_command(command: type[Command], arguments: Sequence[str]) -> Command:
     except ValidationError as error:
         raise validation_error(error, program) from error
     return parsed
+
+
+def one_letter(argument: str) -> list[str]:
+    """Turn `--n` and `--n=5` into what the parser takes for a field of one letter: `-n`, and `-n 5`."""
+    match = re.fullmatch(r"--([a-z])(?:=(.*))?", argument)
+    return [argument] if match is None else [f"-{match[1]}", *([match[2]] if match[2] is not None else [])]
 
 
 def command_name(command: type[Command]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
 from fmct.experiment.optim import OptimizerConfig
@@ -99,6 +100,24 @@ class Task(L.LightningModule):
         if self.trainer.max_steps > 0:
             limits.append(self.trainer.max_steps)
         return min(limits)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the whole gradient and log it.
+
+        Lightning refuses to clip for fused optimizers under autocast, because of loss scaling; bf16 has none. Sharded
+        gradients are the strategy's to clip.
+        """
+        if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            self.log("train/gradient_norm", norm)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Move weight decay along its schedule, if it has one."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -64,36 +63,45 @@ def change_intensity(views: Tensor, parameters: IntensityParameters) -> Tensor:
     def per_scan(values: Tensor) -> Tensor:
         return values.to(views.device).view(-1, 1, 1, 1, 1)
 
-    if bool((parameters.blur_voxels > 0).any()):
-        views = blur(views, parameters.blur_voxels)
-    changed = (views - 0.5) * per_scan(parameters.gain) + 0.5 + per_scan(parameters.shift)
-    changed = changed.clamp(0, 1)
-    if bool((parameters.gamma != 1).any()):
-        changed = changed.pow(per_scan(parameters.gamma))
+    blurred = parameters.blur_voxels > 0
+    if bool(blurred.any()):
+        views = views.clone()
+        views[blurred.to(views.device)] = blur(views[blurred.to(views.device)], parameters.blur_voxels[blurred])
+    changed = (views - 0.5) * per_scan(parameters.gain) + (0.5 + per_scan(parameters.shift))
+    changed = changed.clamp_(0, 1)
+    bent = parameters.gamma != 1
+    if bool(bent.any()):
+        rows = bent.to(views.device)
+        changed[rows] = changed[rows].pow(per_scan(parameters.gamma[bent]))
     return changed
 
 
 def blur(views: Tensor, sigma_voxels: Tensor) -> Tensor:
-    """Smooth each scan by its own Gaussian, one axis at a time; a scan with sigma 0 stays as it is.
+    """Smooth each scan by its own Gaussian, one axis at a time.
+
+    Each axis is one matrix product per scan: several times faster than a grouped convolution, above all on a CPU.
 
     Args:
         views: (B, C, Z, Y, X) float32.
-        sigma_voxels: (B,) standard deviations.
+        sigma_voxels: (B,) standard deviations, above 0.
 
     Returns:
         (B, C, Z, Y, X) float32; edges are replicated.
     """
-    B, C = views.shape[:2]
+    B, C, Z, Y, X = views.shape
+    along_z, along_y, along_x = (gaussian_matrices(n, sigma_voxels).to(views) for n in (Z, Y, X))
+    views = views @ along_x.mT.view(B, 1, 1, X, X)
+    views = along_y.view(B, 1, 1, Y, Y) @ views
+    return (along_z.view(B, 1, Z, Z) @ views.reshape(B, C, Z, Y * X)).view(B, C, Z, Y, X)
+
+
+def gaussian_matrices(n: int, sigma_voxels: Tensor) -> Tensor:
+    """Return matrices (B, n, n) that smooth a line of n voxels, the voxels at its ends repeated outwards."""
     radius = max(1, int(np.ceil(3 * float(sigma_voxels.max()))))
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernels = torch.exp(-0.5 * (offsets / sigma_voxels.clamp(min=1e-3).view(-1, 1)) ** 2)
-    kernels = (kernels / kernels.sum(1, keepdim=True)).to(views)
-    flat = views.reshape(1, B * C, *views.shape[2:])
-    for axis in range(3):
-        shape = [1, 1, 1]
-        shape[axis] = 2 * radius + 1
-        weight = kernels.repeat_interleave(C, 0).view(B * C, 1, *shape)
-        padding = [0] * 6
-        padding[2 * (2 - axis)] = padding[2 * (2 - axis) + 1] = radius
-        flat = F.conv3d(F.pad(flat, padding, mode="replicate"), weight, groups=B * C)
-    return flat.view_as(views)
+    offsets = torch.arange(-radius, radius + 1)
+    kernels = torch.exp(-0.5 * (offsets / sigma_voxels.view(-1, 1)) ** 2)
+    kernels = kernels / kernels.sum(1, keepdim=True)
+    columns = (torch.arange(n).view(n, 1) + offsets).clamp(0, n - 1)
+    B = len(sigma_voxels)
+    matrices = torch.zeros(B, n, n)
+    return matrices.scatter_add_(2, columns.expand(B, -1, -1), kernels.unsqueeze(1).expand(-1, n, -1))
