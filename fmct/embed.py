@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fmct.data.preprocessing import IsotropicSettings
+    from fmct.data.scan import Scan
 
     Scans = Iterator[tuple[str, NDArray[np.int16] | FmctError]]
 
@@ -82,16 +83,21 @@ class Embed(Command):
                 yield from of_disk([path], settings)
 
     def _of_manifest(self, path: Path, settings: IsotropicSettings) -> Scans:
-        from fmct.data.manifest import read_manifest, scan_path
+        from fmct.data.cache_building import load_row
+        from fmct.data.manifest import read_manifest
+        from fmct.data.preprocessing import preprocess_stack
 
         frame = read_manifest(path, self.root)
         if self.cache is not None:
             yield from of_cache(self.cache, settings, frame["scan_id"].tolist())
             return
+        found: dict[Path, list[Scan]] = {}
         for row in frame.to_dict("records"):
-            for scan_id, hu in of_disk([scan_path(row, frame.attrs["root"])], settings):
-                if scan_id == row["scan_id"] or isinstance(hu, FmctError):
-                    yield scan_id, hu
+            try:
+                stack = load_row(row, Path(frame.attrs["root"]), found)
+                yield row["scan_id"], preprocess_stack(stack, settings, row["path"]).hu
+            except FmctError as error:
+                yield row["scan_id"], error
 
 
 def of_cache(folder: Path, settings: IsotropicSettings, scan_ids: list[str] | None = None) -> Scans:
@@ -128,7 +134,7 @@ def of_disk(paths: list[Path], settings: IsotropicSettings) -> Scans:
         yield "", FmctError(f"{reject.code} ({reject.detail})", str(reject.path), "see the codes in the README")
     for scan in scans:
         try:
-            yield scan.scan_id, preprocess_stack(scan.load(), settings).hu
+            yield scan.scan_id, preprocess_stack(scan.load(), settings, str(scan.path)).hu
         except FmctError as error:
             yield scan.scan_id, error
 

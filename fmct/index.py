@@ -19,6 +19,7 @@ from fmct.data.manifest import COLUMNS, with_types, write_manifest
 from fmct.data.privacy import keyed_id, read_key
 from fmct.data.rejection import Reject, RejectCode, write_rejects
 from fmct.data.scan import Scan
+from fmct.data.scan_table import with_known
 from fmct.data.series import Findings, survey
 
 
@@ -44,6 +45,10 @@ class Index(Command):
         None, description="secret key of the hashes, made where missing; default ~/.config/fmct/patient_id.key"
     )
     site: str = Field("", description="name of the hospital, for the manifest's column `site`")
+    table: Path | None = Field(
+        None,
+        description="what files don't say: a table with `path` as in the manifest, and `patient_id`, `site` or both",
+    )
     workers: int = Field(0, ge=0, description="processes that read headers; 0 and 1: this one")
     json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
 
@@ -61,12 +66,15 @@ class Index(Command):
             where = ", ".join(str(path) for path in self.roots)
             raise UsageError("there is no DICOM image and no NIfTI file", where, "name the folder that holds the scans")
         scans = without_twins(findings)
-        write_manifest(manifest_of(scans, root, key, self.site), self.out)
+        frame = manifest_of(scans, root, key, self.site)
+        if self.table is not None:
+            frame = with_known(frame, self.table, key)
+        write_manifest(frame, self.out)
         rejects = [
             Reject(os.path.relpath(reject.path, root), reject.code, reject.detail) for reject in findings.rejects
         ]
         write_rejects(rejects, self.out.with_name("rejects.csv"))
-        self._report(findings, scans, root)
+        self._report(findings, scans, frame, root)
         return ExitCode.SOME_REJECTED if rejects else ExitCode.DONE
 
     def _root(self) -> Path:
@@ -83,7 +91,7 @@ class Index(Command):
             return folder
         return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in roots]))
 
-    def _report(self, findings: Findings, scans: Sequence[Scan], root: Path) -> None:
+    def _report(self, findings: Findings, scans: Sequence[Scan], frame: pd.DataFrame, root: Path) -> None:
         codes = Counter(reject.code for reject in findings.rejects)
         passed_over = {kind: count for kind, count in sorted(findings.counts.items()) if count}
         root_needed = root != self.out.resolve().parent
@@ -92,19 +100,20 @@ class Index(Command):
                 "manifest": str(self.out),
                 "root": str(root),
                 "scans": len(scans),
-                "patients": len({scan.patient for scan in scans}),
+                "patients": int(frame["patient_id"].nunique()),
                 "rejected": {code.name: count for code, count in codes.items()},
                 "files": passed_over,
             }
             print(json.dumps(outcome, indent=2))
             return
         print("files: " + ", ".join(f"{count} {kind}" for kind, count in passed_over.items()))
-        print(f"{len(scans)} scans of {len({scan.patient for scan in scans})} patients -> {self.out}")
+        print(f"{len(scans)} scans of {frame['patient_id'].nunique()} patients -> {self.out}")
         print_codes(codes, self.out.with_name("rejects.csv"))
         shared = [name for name, count in Counter(s.patient for s in scans if s.format == "nifti").items() if count > 1]
-        if shared:
+        if shared and self.table is None:
             print(
-                f"note: {len(shared)} file names come more than once and so share a patient_id; give your own if wrong"
+                f"note: {len(shared)} file names come more than once and so share a patient_id; "
+                "if that's wrong, say whose they are with --table"
             )
         if root_needed:
             print(f"paths are relative to {root}: pass --root {root} to commands that read scans")

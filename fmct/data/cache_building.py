@@ -81,7 +81,7 @@ class Batch:
     def _one(self, row: Row, cache: VolumeCache) -> Outcome:
         scan_id, path = str(row["scan_id"]), str(row["path"])
         try:
-            stack = self._load(row)
+            stack = load_row(row, self.root, self.found)
             volume = preprocess_stack(stack, self.settings, path)
         except ScanError as error:
             return Outcome(scan_id, path, code=error.code, detail=error.detail)
@@ -92,18 +92,30 @@ class Batch:
         # not caught: what keeps the cache from being written (a full disk) ends the run
         return Outcome(scan_id, path, cache.store(scan_id, volume, source_facts(stack)))
 
-    def _load(self, row: Row) -> SliceStack:
-        path = scan_path(row, self.root)
-        try:
-            if not path.exists():
-                raise ScanError(RejectCode.MISSING, path, "no such file or folder")
-            if row["format"] == "nifti":
-                return load_nifti(path)
-            if path not in self.found:
-                self.found[path] = find_scans([path])[0]
-            return matching_scan(self.found[path], row, path).load()
-        except OSError as error:
-            raise ScanError(RejectCode.UNREADABLE, path, f"can't be opened ({error.strerror})") from error
+
+def load_row(row: Row, root: Path, found: dict[Path, list[Scan]]) -> SliceStack:
+    """Read the scan that a manifest's row means.
+
+    Args:
+        row: with scan_id, path, format and maybe series_id.
+        root: the folder that paths are relative to.
+        found: the scans of folders that were searched before, kept for the next row of the same folder.
+
+    Raises:
+        ScanError: when it is missing or can't be read.
+        UsageError: when the path leads out of the root.
+    """
+    path = scan_path(row, root)
+    try:
+        if not path.exists():
+            raise ScanError(RejectCode.MISSING, path, "no such file or folder")
+        if row["format"] == "nifti":
+            return load_nifti(path)
+        if path not in found:
+            found[path] = find_scans([path])[0]
+        return matching_scan(found[path], row, path).load()
+    except OSError as error:
+        raise ScanError(RejectCode.UNREADABLE, path, f"can't be opened ({error.strerror})") from error
 
 
 def matching_scan(scans: Sequence[Scan], row: Row, path: Path) -> Scan:

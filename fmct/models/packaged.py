@@ -102,7 +102,7 @@ class PackagedModel(nn.Module):
             raise UsageError(
                 f"expected one scan, found {found}", path, "name one series' folder or file; `fmct embed` takes many"
             )
-        return preprocess_stack(scans[0].load(), self.preprocessing)
+        return preprocess_stack(scans[0].load(), self.preprocessing, str(path))
 
     @property
     def preprocessing(self) -> IsotropicSettings:
