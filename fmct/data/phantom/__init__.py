@@ -1,0 +1,1 @@
+"""Seeded synthetic heads in HU, written as real DICOM and NIfTI files."""

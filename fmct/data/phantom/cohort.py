@@ -1,0 +1,181 @@
+"""A cohort of phantoms: which patient has what, where and how often scanned, decided before anything is rendered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from fmct.data.phantom import bleeds, distractors, mass_effect  # noqa: F401 - registers the findings
+from fmct.data.phantom.acquisition import acquire
+from fmct.data.phantom.findings import draw_findings, label_names, labels_of, severities_of, severity_names
+from fmct.data.phantom.head import draw_head, draw_pose
+from fmct.data.phantom.scanner import SCANNERS, Overrides
+from fmct.data.phantom.writer import Identity, write_dicom, write_nifti
+from fmct.experiment.config import Config
+
+# What patients with a bleed have, with weights; the second at each site is modestly another mix than the first.
+BLEEDS: tuple[tuple[tuple[str, ...], float], ...] = (
+    (("IPH",), 0.26),
+    (("IPH", "MidlineShift"), 0.18),
+    (("SDH",), 0.24),
+    (("SDH", "MidlineShift"), 0.20),
+    (("IPH", "SDH"), 0.05),
+    (("IPH", "SDH", "MidlineShift"), 0.07),
+)
+OTHERS: tuple[tuple[tuple[str, ...], float], ...] = ((("OldInfarct", "MidlineShift"), 0.08), ((), 0.92))
+SITE_PREVALENCE = (0.9, 1.0, 1.1)  # against the cohort's
+SITE_SDH_ODDS = (1.0, 0.65, 1.5)
+ONE_IN_TWICE = 7  # scans: so many of a site's scans hold one second scan of a patient
+CALCIFIED, INFARCTED, SLIGHTLY_SHIFTED = 0.45, 0.12, 0.35  # shares of patients, whatever else they have
+
+
+class CohortConfig(Config):
+    """What a cohort is like; everything in it follows from this."""
+
+    scans: int = Field(60, ge=1)
+    sites: int = Field(3, ge=1, le=len(SCANNERS))
+    seed: int = Field(0, ge=0)
+    format: Literal["mixed", "dicom", "nifti"] = "mixed"
+    prevalence: float = Field(0.5, ge=0, le=1, description="share of patients with a bleed")
+    overrides: Overrides = Overrides()
+
+    def build(self) -> list[Case]:
+        """Return all scans of the cohort, in order of site and patient."""
+        return list(cases(self))
+
+
+class Case(Config):
+    """One scan that is to be made."""
+
+    patient_id: str
+    visit: int = Field(ge=1)
+    site: str
+    scanner: str
+    seed: int = Field(description="of the patient: head and findings; with the visit, of pose and scan")
+    findings: tuple[str, ...] = Field(description="names in the registry, in the order of drawing")
+    format: Literal["dicom", "nifti"]
+    overrides: Overrides
+
+    @property
+    def path(self) -> str:
+        """Folder or file, relative to the cohort, with forward slashes; its name is the patient's, on every visit.
+
+        A NIfTI file says nowhere else whose it is, and both scans of a patient must stay together when data are split.
+        """
+        return f"{self.site}/visit_{self.visit}/{self.patient_id}" + (".nii.gz" if self.format == "nifti" else "")
+
+    @property
+    def study(self) -> str:
+        """A text that differs for each scan that differs."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def cases(config: CohortConfig) -> Iterator[Case]:
+    """Yield the scans of a cohort."""
+    sizes = [config.scans // config.sites + (site < config.scans % config.sites) for site in range(config.sites)]
+    owed = 0.0  # rounding of one site's bleeds is made good at the next
+    number = 0
+    for site, (scans, scanner) in enumerate(zip(sizes, SCANNERS, strict=False)):
+        letter = scanner.rsplit("_", 1)[-1]
+        rng = np.random.default_rng([config.seed, site])
+        patients = scans - scans // ONE_IN_TWICE
+        owed += patients * min(1.0, config.prevalence * SITE_PREVALENCE[site])
+        bleeding = min(patients, round(owed))
+        owed -= bleeding
+        deck = deal(rng, site_mix(site), bleeding) + deal(rng, OTHERS, patients - bleeding)
+        order = rng.permutation(patients)
+        written = 0
+        for place, patient in enumerate(order):
+            number += 1
+            findings = with_distractors(rng, deck[patient])
+            for visit in range(1, 3 if place < scans // ONE_IN_TWICE else 2):
+                own = config.format if config.format != "mixed" else ("dicom", "nifti")[written % 2]
+                written += 1
+                yield Case(
+                    patient_id=f"{letter.upper()}{place + 1:04d}",
+                    visit=visit,
+                    site=f"site_{letter}",
+                    scanner=scanner,
+                    seed=int(np.random.SeedSequence([config.seed, 1, number]).generate_state(1)[0]),
+                    findings=findings,
+                    format=own,
+                    overrides=config.overrides,
+                )
+
+
+def site_mix(site: int) -> tuple[tuple[tuple[str, ...], float], ...]:
+    """Return the weights of `BLEEDS` at one site."""
+    return tuple((names, weight * (SITE_SDH_ODDS[site] if "SDH" in names else 1.0)) for names, weight in BLEEDS)
+
+
+def deal(rng: np.random.Generator, mix: Sequence[tuple[tuple[str, ...], float]], count: int) -> list[tuple[str, ...]]:
+    """Draw from a mix so that the shares come out as nearly as whole patients allow (systematic sampling)."""
+    weights = np.array([weight for _, weight in mix])
+    quantiles = (np.arange(count) + rng.random()) / max(count, 1)
+    chosen = np.searchsorted(np.cumsum(weights / weights.sum())[:-1], quantiles, side="right")
+    return [mix[i][0] for i in chosen]
+
+
+def with_distractors(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Add what occurs with and without findings: calcification, an old infarct, a shift too small to count."""
+    calcified, infarcted, shifted = rng.random(3) < (CALCIFIED, INFARCTED, SLIGHTLY_SHIFTED)
+    if infarcted and "OldInfarct" not in names:
+        names = ("OldInfarct", *names)
+    if shifted and "MidlineShift" not in names:
+        names = (*names, "SlightShift")
+    return (*names, "Calcification") if calcified else names
+
+
+def truth_columns() -> list[str]:
+    """Return the columns of the truth table."""
+    about = ["path", "patient_id", "site", "scanner", "seed", "format", "slice_mm", "tilt_deg"]
+    return [*about, *(f"label:{name}" for name in label_names()), *severity_names()]
+
+
+def make(case: Case, cohort: Path) -> dict[str, object]:
+    """Render, scan and write one case.
+
+    Args:
+        case: what to make.
+        cohort: folder of the cohort.
+
+    Returns:
+        Its row of the truth table; `slice_mm` is that of its thickest slices.
+    """
+    rng = np.random.default_rng([case.seed, 0])
+    head = draw_head(rng)
+    findings = draw_findings(rng, head, case.findings)
+    rng = np.random.default_rng([case.seed, case.visit])
+    head = head.model_copy(update={"pose": draw_pose(rng)})
+    scanner = SCANNERS[case.scanner]
+    protocol = scanner.draw(rng, head, case.overrides, even=case.format == "nifti")
+    scan = acquire(head, scanner, protocol, rng, findings)
+    if case.format == "nifti":
+        write_nifti(scan, cohort / case.path)
+    else:
+        identity = Identity(
+            patient_id=case.patient_id,
+            age_years=head.age_years,
+            sex=head.sex,
+            study=case.study,
+            study_date=f"2020{case.visit:02d}01",
+        )
+        write_dicom(scan, cohort / case.path, identity)
+    row: dict[str, object] = {
+        "path": case.path,
+        "patient_id": case.patient_id,
+        "site": case.site,
+        "scanner": case.scanner,
+        "seed": case.seed,
+        "format": case.format,
+        "slice_mm": f"{max(protocol.slice_mm):g}",
+        "tilt_deg": f"{protocol.tilt_deg:g}",
+    }
+    row |= {f"label:{name}": value for name, value in labels_of(findings).items()}
+    row |= {name: f"{value:.2f}" for name, value in severities_of(findings).items()}
+    return row

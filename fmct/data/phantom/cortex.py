@@ -1,0 +1,52 @@
+"""How the cortex folds: sulci are sheets that run inward from the surface, between gyri about 12 mm wide.
+
+A band-limited random field on a sphere is laid on the brain by radial projection; its zero lines become sulci. Dividing
+the field by its slope along the sphere turns it into a distance, so that a sulcus has the width in mm that it should.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fmct.data.phantom.head import HeadParameters
+from fmct.data.phantom.noise import NoiseField, PlaneWaves, interpolate
+from fmct.data.phantom.shapes import Array
+
+SPHERE_MM = 60.0  # radius of the sphere that carries the pattern
+PATTERN_WAVELENGTH_MM = 21.0
+STEP_MM, NODES = 2.5, 60
+
+
+class Folding:
+    """The sulci of one brain."""
+
+    def __init__(self, head: HeadParameters) -> None:
+        field = NoiseField(head.seed + 6, PATTERN_WAVELENGTH_MM, NODES, PATTERN_WAVELENGTH_MM / STEP_MM).values
+        along = (np.arange(NODES, dtype=np.float32) - (NODES - 1) / 2) * STEP_MM
+        position = np.stack(np.meshgrid(along, along, along, indexing="ij"))
+        outward = position / np.maximum(np.sqrt((position**2).sum(0)), np.float32(STEP_MM))
+        slope = np.stack([np.gradient(field, STEP_MM, axis=axis) for axis in range(3)]).astype(np.float32)
+        slope -= (slope * outward).sum(0) * outward
+        steepness = np.sqrt((slope**2).sum(0))
+        usual = np.sqrt((steepness**2).mean())
+        self.distance_mm: Array = (field / np.sqrt(steepness**2 + (0.35 * usual) ** 2)).astype(np.float32)
+        self.depth = PlaneWaves(head.seed + 7, wavelength_mm=36.0)
+
+    def sulcus(self, template_mm: Array) -> tuple[Array, Array]:
+        """Return the signed distance to the nearest sulcal sheet and how deep that sulcus reaches.
+
+        Args:
+            template_mm: (3, N) in the average head's frame.
+
+        Returns:
+            (N,) signed distance in mm, and (N,) depth under the brain's surface in mm.
+        """
+        center = np.array([[0.0], [-17.0], [4.0]], np.float32)
+        from_center = template_mm - center
+        radius = np.maximum(np.sqrt((from_center**2).sum(0)), np.float32(1.0))
+        # A little of the true radius keeps sheets from being exactly radial.
+        on_sphere = from_center * (np.float32(SPHERE_MM) / radius * (1.0 + 0.15 * (radius / SPHERE_MM - 1.0)))
+        at = on_sphere / np.float32(STEP_MM) + np.float32((NODES - 1) / 2)
+        distance = interpolate(self.distance_mm, at) * (radius / np.float32(SPHERE_MM))
+        depth = np.float32(15.0) + np.float32(5.0) * self.depth.at(on_sphere)
+        return distance, np.maximum(depth, np.float32(3.0))

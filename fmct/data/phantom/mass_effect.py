@@ -1,0 +1,77 @@
+"""Shift of the midline: the one finding that is a deformation and has no body of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field
+
+from fmct.data.phantom.findings import Finding, register
+from fmct.data.phantom.head import HeadParameters
+from fmct.data.phantom.shapes import Array, smooth_step
+from fmct.data.phantom.skull import VAULT_CENTER_MM, VAULT_RADII_MM
+
+POSITIVE_FROM_MM = 5.0  # the bound at which clinics call it a shift
+HELD_MM, FREE_MM = 8.0, 42.0  # depth under the vault where nothing moves, and from which all moves together
+
+
+@register
+class MidlineShift(Finding):
+    """Displacement of septum, ventricles and brain to one side, none at the skull and in the posterior fossa."""
+
+    name: ClassVar[str] = "MidlineShift"
+    labels: ClassVar[tuple[str, ...]] = ("MidlineShift",)
+    severity_names: ClassVar[tuple[str, ...]] = ("midline_shift_mm",)
+
+    shift_mm: float = Field(ge=0, le=16, description="of the septum pellucidum")
+    toward: Literal[-1, 1] = Field(description="1 to the right, -1 to the left")
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, head: HeadParameters, others: Sequence[Finding]) -> Self:
+        """Draw a shift of 5 to 14 mm, away from a bleed where there is one, and larger with a larger one."""
+        burden = sum(sum(other.severity().values()) for other in others if other.bleed)
+        shift = 5.2 + 8.8 * rng.beta(1.2 + min(burden / 10.0, 1.5), 2.5)
+        return cls(shift_mm=float(shift), toward=away_from(others, rng))
+
+    def severity(self) -> dict[str, float]:
+        """Return the displacement of the septum in mm."""
+        return {"midline_shift_mm": self.shift_mm}
+
+    def positive(self) -> bool:
+        """Return whether the shift reaches `POSITIVE_FROM_MM`."""
+        return self.shift_mm >= POSITIVE_FROM_MM
+
+    def displacement(self, head: HeadParameters, points_mm: Array, depth_mm: Array) -> Array | None:
+        """Move tissue along x: by all of the shift in the middle of the brain, less toward skull and tentorium."""
+        template = points_mm / np.array(head.scale, np.float32)[:, None]
+        # Depth under the plain vault, so that the floor of the cavity doesn't hold the third ventricle.
+        relative = (template - np.array(VAULT_CENTER_MM, np.float32)[:, None]) / np.array(VAULT_RADII_MM, np.float32)[
+            :, None
+        ]
+        under_vault = (1.0 - np.sqrt((relative**2).sum(0))) * np.float32(VAULT_RADII_MM[0])
+        share = smooth_step(under_vault, HELD_MM, FREE_MM) * smooth_step(template[2], -32.0, -4.0)
+        share *= smooth_step(depth_mm, 1.0, 10.0)
+        moved = np.zeros_like(points_mm)
+        moved[0] = share * np.float32(self.shift_mm * self.toward)
+        return moved
+
+
+@register
+class SlightShift(MidlineShift):
+    """A shift too small to be called one: it tells a model that learns "any asymmetry" from one that measures."""
+
+    name: ClassVar[str] = "SlightShift"
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, head: HeadParameters, others: Sequence[Finding]) -> Self:
+        """Draw a shift of up to 4 mm."""
+        return cls(shift_mm=float(rng.uniform(0.5, 4.0)), toward=away_from(others, rng))
+
+
+def away_from(others: Sequence[Finding], rng: np.random.Generator) -> Literal[-1, 1]:
+    """Return the side opposite to the first finding that has one, otherwise a random side."""
+    sides = [int(other.side) for other in others if hasattr(other, "side")]
+    toward = -sides[0] if sides else (1 if rng.random() < 0.5 else -1)
+    return 1 if toward > 0 else -1
