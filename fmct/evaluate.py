@@ -129,7 +129,7 @@ def predict(model: PackagedModel, dataset: ScanDataset, batch_size: int, workers
     model = model.to(device)
     loader: Any = DataLoader(dataset, batch_size=batch_size, num_workers=workers, worker_init_fn=one_thread)
     with torch.inference_mode():
-        parts = [model.probabilities(batch["hu"].to(device)).cpu() for batch in track(loader, "evaluate")]
+        parts = [model.probabilities(batch["hu"].to(device)).cpu() for batch in track(loader, f"evaluate {len(dataset)} scans, batches")]
     probabilities = torch.cat(parts).double().numpy()
     scans = dataset.frame
     frames = []

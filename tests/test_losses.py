@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fmct.console.errors import UsageError
-from fmct.losses.dino import DINOLoss
+from fmct.losses.dino import DINOLoss, sinkhorn
 from fmct.losses.reconstruction import patchify, reconstruction_loss, unpatchify
 from fmct.models.masking import draw_noise, random_keep
 
@@ -96,6 +96,7 @@ def _update_on_rank(rank: int, folder: str) -> None:
     criterion = DINOLoss(PROTOTYPES)
     criterion.update_center(logits(2, 1)[:4] if rank == 0 else logits(2, 1)[4:])
     torch.save(criterion.center, f"{folder}/center_{rank}.pt")
+    torch.save(sinkhorn(logits(2, 1)[:4] if rank == 0 else logits(2, 1)[4:], 0.1), f"{folder}/assigned_{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -105,6 +106,31 @@ def test_center_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     criterion.update_center(logits(2, 1))
     for rank in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f"center_{rank}.pt", weights_only=True), criterion.center)
+    assigned = [torch.load(tmp_path / f"assigned_{rank}.pt", weights_only=True) for rank in range(2)]
+    torch.testing.assert_close(torch.cat(assigned), sinkhorn(logits(2, 1), 0.1))
+
+
+def test_sinkhorn_follows_numpy_and_uses_all_prototypes_alike() -> None:
+    teacher = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    teacher[:, 3] += 2.0  # a favorite prototype, which centering alone would need many steps to see
+    expected = np.exp(teacher.double().numpy() / 0.5)
+    for _ in range(3):
+        expected = expected / expected.sum(0) / 8
+        expected = expected / expected.sum(1, keepdims=True) / 64
+    np.testing.assert_allclose(sinkhorn(teacher, 0.5).numpy(), expected * 64, rtol=1e-4)
+    assigned = sinkhorn(teacher, 0.5, iterations=50)
+    torch.testing.assert_close(assigned.sum(1), torch.ones(64))
+    torch.testing.assert_close(assigned.sum(0), torch.full((8,), 8.0), rtol=1e-3, atol=0)
+    assert (teacher / 0.5).softmax(-1).sum(0)[3] > 30
+
+
+def test_sinkhorn_targets_enter_the_loss() -> None:
+    student, teacher = logits(3, 0), logits(2, 1)
+    targets = sinkhorn(teacher, 0.05).chunk(2)
+    views = (student / 0.1).log_softmax(-1).chunk(3)
+    pairs = [-(targets[t] * views[s]).sum(-1).mean() for t in range(2) for s in range(3) if t != s]
+    loss = DINOLoss(PROTOTYPES, centering="sinkhorn")(student, teacher, 0.05)
+    torch.testing.assert_close(loss, torch.stack(pairs).mean())
 
 
 def test_patchify_orders_voxels_and_unpatchify_undoes_it() -> None:

@@ -6,6 +6,7 @@ Shapes: B scans, K prototypes, V views of the student, of which the first two ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,8 @@ class DINOLoss(nn.Module):
         prototypes: K.
         student_temperature: divides the student's logits.
         center_momentum: how much of the old center stays at each update.
+        centering: how the teacher is kept from saying the same of every scan: "center" subtracts the running mean
+            (DINO), "sinkhorn" makes every batch use all prototypes alike (SwAV, DINOv2), and needs no center.
 
     Attributes:
         center: (1, K) float32 buffer, the running mean of the teacher's logits; zeros at first.
@@ -31,8 +34,15 @@ class DINOLoss(nn.Module):
 
     center: Tensor
 
-    def __init__(self, prototypes: int, student_temperature: float = 0.1, center_momentum: float = 0.9) -> None:
+    def __init__(
+        self,
+        prototypes: int,
+        student_temperature: float = 0.1,
+        center_momentum: float = 0.9,
+        centering: Literal["center", "sinkhorn"] = "center",
+    ) -> None:
         super().__init__()
+        self.centering = centering
         self.student_temperature = student_temperature
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(1, prototypes))
@@ -74,6 +84,8 @@ class DINOLoss(nn.Module):
         return torch.stack(losses).sum() / (TEACHER_VIEWS * (len(views) - 1))
 
     def _targets(self, teacher: Tensor, temperature: float) -> Tensor:
+        if self.centering == "sinkhorn":
+            return sinkhorn(teacher, temperature)
         return ((teacher.float() - self.center) / temperature).softmax(-1)
 
     @torch.no_grad()
@@ -88,3 +100,32 @@ class DINOLoss(nn.Module):
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(summed)
         self.center.lerp_(summed[:-1] / summed[-1], 1 - self.center_momentum)
+
+
+@torch.no_grad()
+def sinkhorn(teacher: Tensor, temperature: float, iterations: int = 3) -> Tensor:
+    """Assign rows to prototypes so that all prototypes are used alike (Caron et al. 2020, arXiv 2006.09882, section 3.1).
+
+    Args:
+        teacher: (rows, K) logits on this process.
+        temperature: sharpens the assignment.
+        iterations: of the Sinkhorn-Knopp algorithm.
+
+    Returns:
+        (rows, K) float32; each row sums to 1, and over the rows of all processes the columns tend to equal sums.
+    """
+    logits = teacher.float() / temperature
+    greatest = logits.max()
+    rows = torch.full((), float(len(teacher)), device=teacher.device)
+    distributed = dist.is_available() and dist.is_initialized()
+    if distributed:
+        dist.all_reduce(greatest, dist.ReduceOp.MAX)
+        dist.all_reduce(rows)
+    assigned = torch.exp(logits - greatest)
+    for _ in range(iterations):
+        used = assigned.sum(0)
+        if distributed:
+            dist.all_reduce(used)
+        assigned = assigned / used.clamp(min=torch.finfo(used.dtype).tiny) * (rows / logits.shape[1])
+        assigned = assigned / assigned.sum(1, keepdim=True).clamp(min=torch.finfo(used.dtype).tiny)
+    return assigned

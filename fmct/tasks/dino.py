@@ -42,7 +42,10 @@ class DINOConfig(Config):
     teacher_temperature_start: float = Field(0.04, gt=0)
     teacher_temperature: float = Field(0.07, gt=0, description="reached after the warm-up")
     teacher_warmup_epochs: int = Field(30, ge=0)
-    center_momentum: float = Field(0.9, ge=0, lt=1)
+    centering: Literal["center", "sinkhorn"] = Field(
+        "center", description="sinkhorn doesn't collapse where batches are small or scans alike"
+    )
+    center_momentum: float = Field(0.9, ge=0, lt=1, description="of the running mean; only with centering `center`")
     ema_momentum: float = Field(0.994, gt=0, le=1, description="of the teacher at the first step; 1 at the last")
     freeze_last_layer_epochs: int = Field(1, ge=0, description="epochs in which the prototypes don't move")
 
@@ -73,7 +76,9 @@ class DINOTask(Task):
         self.config = config
         self.student = StudentTeacher(backbone, config.head.build(backbone.width))
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
-        self.loss = DINOLoss(config.head.prototypes, config.student_temperature, config.center_momentum)
+        self.loss = DINOLoss(
+            config.head.prototypes, config.student_temperature, config.center_momentum, config.centering
+        )
 
     def train(self, mode: bool = True) -> DINOTask:
         """Switch the student; the teacher stays in evaluation mode."""

@@ -1,0 +1,51 @@
+"""What the README says is so."""
+
+from __future__ import annotations
+
+import re
+
+from conftest import REPOSITORY
+
+from fmct.cli import COMMANDS
+from fmct.data.preprocessing import IsotropicSettings
+from fmct.data.rejection import RejectCode
+
+README = (REPOSITORY / "README.md").read_text()
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
+
+
+def test_every_reject_code_has_its_sentence() -> None:
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.+) \|$", README, re.MULTILINE))
+    assert rows == {code.name: code.value for code in RejectCode}
+
+
+def test_every_command_is_in_the_table_and_every_one_there_exists() -> None:
+    rows = re.findall(r"^\| `fmct ([a-z-]+)", README, re.MULTILINE)
+    assert set(rows) == set(COMMANDS)
+
+
+def test_every_make_target_exists() -> None:
+    named = set(re.findall(r"`?make ([a-z][a-z-]*)", README))
+    targets = {t for line in re.findall(r"^([a-z][a-z -]*):", MAKEFILE, re.MULTILINE) for t in line.split()}
+    assert named <= targets
+    assert {"help", "setup", "demo", "test", "check", "pretrain", "finetune", "smoke", "report"} <= targets
+
+
+def test_every_file_and_experiment_named_exists() -> None:
+    for path in re.findall(r"\]\(([A-Za-z/._-]+)\)", README) + re.findall(r"experiments/[a-z0-9_/]+\.yaml", README):
+        assert (REPOSITORY / path).exists(), path
+    for name in re.findall(r"EXP=(\w+)", README):
+        assert (REPOSITORY / "experiments" / f"{name}.yaml").exists(), name
+
+
+def test_the_stated_preprocessing_is_the_default() -> None:
+    settings = IsotropicSettings()
+    assert f"{settings.spacing_mm:g} mm" in README
+    assert f"{settings.shape_voxels}³" in README
+    assert f"{settings.head_height_mm:g} mm down from the vertex" in README
+    assert f"−{-settings.hu_min}..{settings.hu_max}" in README
+
+
+def test_the_readme_is_short_and_says_what_it_is_not_for() -> None:
+    assert len(README.splitlines()) <= 250
+    assert "no diagnosis may rest on it" in README[:800]
