@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXP    ?=
+RUNS   ?= $(patsubst %/environment.json,%,$(wildcard runs/*/environment.json))
 ARGS   ?=
 # Where pip should look for torch, if not where it looks by itself (for example PyTorch's CPU wheel index).
 TORCH_INDEX ?=
@@ -52,12 +53,20 @@ test-coverage: $(STAMP)
 smoke: $(STAMP) ## the smoke experiments, end to end on synthetic scans, in a minute
 	@$(BIN)/fmct demo --smoke --out runs/smoke $(ARGS)
 
-pretrain finetune: $(STAMP) ## train as experiments/$EXP.yaml says
-	@test -n "$(EXP)" || { echo "name an experiment: make $@ EXP=name, one of:"; ls experiments/*.yaml | sed 's#experiments/\(.*\)\.yaml#  \1#'; exit 2; }
-	@$(BIN)/python -m fmct.fit --config experiments/$(EXP).yaml $(ARGS)
+pretrain: $(STAMP) ## learn from scans without labels, as experiments/EXP.yaml says
+	$(call fit,$@)
 
-report: $(STAMP) ## compare all runs in runs/: runs/report.html
-	@$(BIN)/fmct report $(ARGS)
+finetune: $(STAMP) ## adapt to labels, as experiments/EXP.yaml says
+	$(call fit,$@)
+
+define fit
+	@test -n "$(EXP)" || { echo "name an experiment: make $(1) EXP=name, one of:"; ls experiments/*.yaml | sed 's#experiments/\(.*\)\.yaml#  \1#'; exit 2; }
+	@$(BIN)/python -m fmct.fit --config experiments/$(EXP).yaml $(ARGS)
+endef
+
+report: $(STAMP) ## compare the finished runs in runs/: runs/report.html
+	@test -n "$(RUNS)" || { echo "no finished run in runs/; name some: make report RUNS=\"folder folder\""; exit 2; }
+	@$(BIN)/fmct report $(RUNS) --out runs/report.html $(ARGS)
 
 tensorboard: $(STAMP) ## look at runs/ in TensorBoard
 	@$(BIN)/tensorboard --logdir runs

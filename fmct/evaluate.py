@@ -128,8 +128,9 @@ def predict(model: PackagedModel, dataset: ScanDataset, batch_size: int, workers
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device)
     loader: Any = DataLoader(dataset, batch_size=batch_size, num_workers=workers, worker_init_fn=one_thread)
+    batches = track(loader, f"evaluate {len(dataset)} scans, batches")
     with torch.inference_mode():
-        parts = [model.probabilities(batch["hu"].to(device)).cpu() for batch in track(loader, f"evaluate {len(dataset)} scans, batches")]
+        parts = [model.probabilities(batch["hu"].to(device)).cpu() for batch in batches]
     probabilities = torch.cat(parts).double().numpy()
     scans = dataset.frame
     frames = []

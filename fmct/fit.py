@@ -6,7 +6,6 @@ import argparse
 import logging
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from fmct.callbacks.throughput import Throughput
-from fmct.console.errors import ExitCode, FmctError, UsageError
+from fmct.console.command import exit_code
+from fmct.console.errors import ExitCode, UsageError
 from fmct.experiment.loading import as_record, load_experiment
 from fmct.experiment.runs import begin, read_environment, write_environment
 from fmct.experiment.schema import Experiment
@@ -148,16 +148,7 @@ def run(arguments: Sequence[str]) -> ExitCode:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; expected errors are three lines, without a traceback unless `--debug`."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        return int(run(arguments))
-    except FmctError as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: run(arguments), debug="--debug" in arguments)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -116,10 +116,20 @@ def main(command: type[Command], arguments: Sequence[str] | None = None) -> int:
     Expected errors are printed in three lines; `--debug` adds the traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    return exit_code(lambda: parse_command(command, arguments).run(), debug="--debug" in arguments)
+
+
+def exit_code(work: Callable[[], ExitCode], *, debug: bool) -> int:
+    """Do the work and return its exit status; an expected error is printed in three lines.
+
+    Args:
+        work: what to do.
+        debug: print the traceback too.
+    """
     try:
-        return int(parse_command(command, arguments).run())
+        return int(work())
     except FmctError as error:
-        if "--debug" in arguments:
+        if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)

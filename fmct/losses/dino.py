@@ -104,7 +104,7 @@ class DINOLoss(nn.Module):
 
 @torch.no_grad()
 def sinkhorn(teacher: Tensor, temperature: float, iterations: int = 3) -> Tensor:
-    """Assign rows to prototypes so that all prototypes are used alike (Caron et al. 2020, arXiv 2006.09882, section 3.1).
+    """Assign rows so that all prototypes are used alike (Caron et al. 2020, arXiv 2006.09882, section 3.1).
 
     Args:
         teacher: (rows, K) logits on this process.
