@@ -76,7 +76,7 @@ class Demo(Command):
 
     def _stages(self) -> Iterator[Stage]:
         cohort, cache = self.out / "cohort", self.out / "cache"
-        scans, side, spacing = (32, 48, 4.5) if self.smoke else (300, 48, 4.5)
+        scans, side, spacing = (32, 48, 4.5) if self.smoke else (360, 48, 4.5)
         manifest = cohort / "manifest.csv"
         indexed, labeled = cohort / "indexed.csv", cohort / "labeled.csv"
         coarse = ["--pixel-mm", "1.5", "--matrix", "160", "--slice-mm", "4.5"]
@@ -107,7 +107,7 @@ class Demo(Command):
             [str(indexed), "--table", str(cohort / "truth.csv"), "--on", "path", "--out", str(labeled)],
             labeled,
         )
-        fractions = "train=0.5,val=0.25,test=0.25" if self.smoke else "pretrain=0.45,train=0.2,val=0.1,test=0.25"
+        fractions = "train=0.5,val=0.25,test=0.25" if self.smoke else "pretrain=0.3,train=0.35,val=0.1,test=0.25"
         yield Stage(
             "divide the patients; site_c is a hospital that training never sees",
             "split",

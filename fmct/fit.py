@@ -18,7 +18,7 @@ from fmct.callbacks.throughput import Throughput
 from fmct.console.command import exit_code
 from fmct.console.errors import ExitCode, UsageError
 from fmct.experiment.loading import as_record, load_experiment
-from fmct.experiment.runs import begin, read_environment, write_environment
+from fmct.experiment.runs import begin, read_environment, run_folder, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.experiment.weights import export_run, initial_backbone
 from fmct.tasks.base import Setting
@@ -72,13 +72,13 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     data = experiment.data.build(experiment.labels, experiment.seed)
     setting = Setting(experiment.input, experiment.optimizer, experiment.seed, record)
     task = experiment.task.build(initial_backbone(experiment, data), setting)
+    quiet_lightning()
+    trainer = experiment.trainer.build(run_folder(experiment))
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     start = begin(experiment, fresh=fresh, first_process=first_process)
     if start.checkpoint and read_environment(start.folder).get("finished"):
         say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
         return start.folder
-    quiet_lightning()
-    trainer = experiment.trainer.build(start.folder)
     say(
         f"{experiment.name}: {experiment.task.kind} on {len(data.train)} scans"
         + (f", {len(data.val)} for validation" if data.val else "")

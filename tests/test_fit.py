@@ -288,6 +288,37 @@ def test_wrong_inputs_are_three_lines_and_exit_2(
     assert not (tmp_path / "classify_smoke").exists()
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--trainer.strategy", "dpp"],
+        ["--trainer.devices", "0"],
+        ["--trainer.accelerator", "gpu"],
+    ],
+)
+def test_hardware_that_is_not_there_is_three_lines(
+    tiny: TinyCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    if "gpu" in more and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    config = ["--config", str(EXPERIMENTS / "pretrain_mae_smoke.yaml")]
+    assert main([*config, *flags(tiny, tmp_path, *more)]) == 2
+    error = capsys.readouterr().err
+    assert "in trainer: accelerator" in error
+    assert len(error.strip().splitlines()) == 3
+    assert not (tmp_path / "pretrain_mae_smoke").exists()
+
+
+def test_a_run_that_never_came_to_a_checkpoint_is_in_nobodys_way(tiny: TinyCohort, tmp_path: Path) -> None:
+    config = ["--config", str(EXPERIMENTS / "pretrain_mae_smoke.yaml")]
+    wrong = ("--optimizer.lr", "1e30", "--optimizer.warmup_fraction", "0", "--trainer.checkpoint_every_epochs", "9")
+    assert main([*config, *flags(tiny, tmp_path, *wrong)]) == 1
+    assert main([*config, *flags(tiny, tmp_path, "--trainer.max_steps", "2")]) == 0
+    metrics = pd.read_csv(tmp_path / "pretrain_mae_smoke" / "metrics.csv")
+    assert metrics["train/loss"].notna().sum() == 2
+    assert (tmp_path / "pretrain_mae_smoke.1" / "metrics.csv").exists()
+
+
 def test_manifest_errors_reach_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cohort = make_cohort(tmp_path)
     frame = pd.read_csv(cohort.manifest, dtype=str)
@@ -304,6 +335,7 @@ def test_manifest_errors_reach_the_user(tmp_path: Path, capsys: pytest.CaptureFi
         assert main([*config, *flags(cohort, tmp_path / "runs")]) == 2
         error = capsys.readouterr().err
         assert expected in error, error
+        assert str(cohort.manifest) in error or str(cohort.cache) in error
         assert len(error.strip().splitlines()) == 3
 
 

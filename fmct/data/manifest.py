@@ -68,8 +68,8 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> pd.DataFr
         raise UsageError("the manifest has no rows", path, "look at rejects.csv beside it, or index another folder")
     frame = with_types(frame, path)
     root = Path(root) if root is not None else path.parent
-    check_manifest(frame, path, root, label_columns(frame))
     frame.attrs = {"source": str(path), "root": str(root)}
+    check_manifest(frame, path, root, label_columns(frame))
     return frame
 
 

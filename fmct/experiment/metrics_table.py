@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,15 @@ class MetricsTable(Logger):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self.rows: dict[int, dict[str, float]] = {}
         self.written = time.monotonic()
-        if path.exists():
-            for row in pd.read_csv(path).to_dict("records"):
-                self.rows[int(row["step"])] = {str(k): v for k, v in row.items() if k != "step" and v == v}
+
+    @cached_property
+    def rows(self) -> dict[int, dict[str, float]]:
+        """What was logged, by step; begins with what an earlier part of the run has written."""
+        if not self.path.exists():
+            return {}
+        records = pd.read_csv(self.path).to_dict("records")
+        return {int(row["step"]): {str(k): v for k, v in row.items() if k != "step" and v == v} for row in records}
 
     @property
     def name(self) -> str:

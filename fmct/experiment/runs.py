@@ -41,7 +41,8 @@ class Start:
 def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     """Make the run's folder, or find the checkpoint to go on from.
 
-    A run goes on when the configuration is the same. `fresh` sets the old folder aside, under a numbered name.
+    A run goes on when the configuration is the same. `fresh` sets the old folder aside, under a numbered name; so does
+    another configuration where the old run never came to a checkpoint.
 
     Args:
         experiment: what is to run.
@@ -51,25 +52,29 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     Raises:
         UsageError: when the folder holds a run with another configuration, listing what differs.
     """
-    folder = experiment.trainer.runs / experiment.name
+    folder = run_folder(experiment)
     record = as_record(experiment)
-    if fresh:
+    changes = differences(read_record(folder), record) if (folder / EXPERIMENT).exists() else []
+    if fresh or (changes and not (folder / LAST).exists()):
         if first_process and folder.exists():
             set_aside(folder)
-    elif (folder / EXPERIMENT).exists():
-        changes = differences(read_record(folder), record)
-        if changes:
-            listed = "; ".join(changes[:6]) + (f"; and {len(changes) - 6} more" if len(changes) > 6 else "")
-            raise UsageError(
-                f"the run exists with another configuration ({listed})",
-                folder,
-                "give the new run another --name, or start over with --fresh (the old folder is kept)",
-            )
+    elif changes:
+        listed = "; ".join(changes[:6]) + (f"; and {len(changes) - 6} more" if len(changes) > 6 else "")
+        raise UsageError(
+            f"the run exists with another configuration ({listed})",
+            folder,
+            "give the new run another --name, or start over with --fresh (the old folder is kept)",
+        )
     if first_process:
         text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True)
         write_text_atomically(folder / EXPERIMENT, f"# {digest(record)}: the whole configuration of this run\n{text}")
     checkpoint = folder / LAST
     return Start(folder, checkpoint if checkpoint.exists() and not fresh else None)
+
+
+def run_folder(experiment: Experiment) -> Path:
+    """Return where an experiment's run is."""
+    return experiment.trainer.runs / experiment.name
 
 
 def set_aside(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import Field, model_validator
@@ -16,6 +17,7 @@ from fmct.callbacks.nan_guard import NanGuard
 from fmct.callbacks.pictures import Pictures
 from fmct.callbacks.plain_progress import PlainProgress
 from fmct.callbacks.throughput import Throughput
+from fmct.console.errors import UsageError
 from fmct.experiment.config import Config
 from fmct.experiment.metrics_table import MetricsTable
 
@@ -49,7 +51,11 @@ class TrainerConfig(Config):
         return self
 
     def build(self, folder: Path) -> L.Trainer:
-        """Build the Trainer that writes into a run's folder."""
+        """Build the Trainer that writes into a run's folder.
+
+        Raises:
+            UsageError: when this machine can't do what is asked for.
+        """
         torch.set_float32_matmul_precision(self.matmul_precision)
         on_terminal = Console().is_terminal
         callbacks: list[Callback] = [
@@ -68,23 +74,30 @@ class TrainerConfig(Config):
         ]
         if self.pictures_every_steps:
             callbacks.append(Pictures(folder / "pictures", self.pictures_every_steps))
-        return L.Trainer(
-            accelerator=self.accelerator,
-            devices=self.devices,
-            num_nodes=self.nodes,
-            strategy=self.strategy,
-            precision=self.precision,
-            max_epochs=self.max_epochs or -1,
-            max_steps=self.max_steps or -1,
-            accumulate_grad_batches=self.accumulate_batches,
-            gradient_clip_val=self.clip_norm,
-            check_val_every_n_epoch=self.validate_every_epochs,
-            log_every_n_steps=self.log_every_steps,
-            deterministic=self.deterministic,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            enable_model_summary=False,
-            logger=[TensorBoardLogger(folder / "tb", name="", version=""), MetricsTable(folder / "metrics.csv")],
-            callbacks=callbacks,
-            default_root_dir=folder,
-        )
+        try:
+            return L.Trainer(
+                accelerator=self.accelerator,
+                devices=self.devices,
+                num_nodes=self.nodes,
+                strategy=self.strategy,
+                precision=self.precision,
+                max_epochs=self.max_epochs or -1,
+                max_steps=self.max_steps or -1,
+                accumulate_grad_batches=self.accumulate_batches,
+                gradient_clip_val=self.clip_norm,
+                check_val_every_n_epoch=self.validate_every_epochs,
+                log_every_n_steps=self.log_every_steps,
+                deterministic=self.deterministic,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                enable_model_summary=False,
+                logger=[TensorBoardLogger(folder / "tb", name="", version=""), MetricsTable(folder / "metrics.csv")],
+                callbacks=callbacks,
+                default_root_dir=folder,
+            )
+        except (MisconfigurationException, ValueError, RuntimeError) as error:
+            raise UsageError(
+                str(error).splitlines()[0],
+                f"trainer: accelerator {self.accelerator}, devices {self.devices}, strategy {self.strategy}",
+                "change these three to what this machine has; accelerator auto, devices 1, strategy auto run anywhere",
+            ) from error
