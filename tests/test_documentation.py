@@ -7,6 +7,7 @@ import re
 from conftest import REPOSITORY
 
 from fmct.cli import COMMANDS
+from fmct.data.manifest import COLUMNS
 from fmct.data.preprocessing import IsotropicSettings
 from fmct.data.rejection import RejectCode
 
@@ -44,6 +45,12 @@ def test_the_stated_preprocessing_is_the_default() -> None:
     assert f"{settings.shape_voxels}³" in README
     assert f"{settings.head_height_mm:g} mm down from the vertex" in README
     assert f"−{-settings.hu_min}..{settings.hu_max}" in README
+
+
+def test_every_column_of_a_manifest_is_explained() -> None:
+    text = (REPOSITORY / "data_manifests" / "README.md").read_text()
+    columns = re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE)
+    assert tuple(columns) == COLUMNS
 
 
 def test_the_readme_is_short_and_says_what_it_is_not_for() -> None:
