@@ -173,6 +173,23 @@ def test_losing_and_undecided_are_said(baseline: float, pretrained: float, says:
         assert made.numbers["data_sets"][0]["leaders"] == {}
 
 
+def test_what_no_run_is_shown_to_change_is_said_once(tmp_path: Path) -> None:
+    scratch = classifier(tmp_path, "scratch", predictions(1.0, ("ICH", "SDH")))
+    same = [
+        classifier(tmp_path, name, predictions(1.0, ("ICH", "SDH")), weights=f"{name}/weights") for name in ("a", "b")
+    ]
+    (finding,) = report(*same, scratch).numbers["findings"]
+    assert finding["headline"] == (
+        "On site_b, none of 2 runs is shown to differ from training from scratch, for any of 2 labels."
+    )
+    assert finding["shown"] == []
+    assert len(finding["undecided"]) == 4
+    better = classifier(tmp_path, "better", predictions(3.0, ("ICH", "SDH")), weights="c/weights")
+    first, second = report(*same, better, scratch).numbers["findings"]
+    assert "beats training from scratch for ICH and SDH" in first["headline"]
+    assert "none of 2 runs" in second["headline"]
+
+
 def test_labels_that_cannot_be_judged_are_na_with_a_reason(tmp_path: Path) -> None:
     frame = predictions(2.0, ("ICH", "SDH", "EDH"))
     frame.loc[frame["label"] == "EDH", "target"] = 0

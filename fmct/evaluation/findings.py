@@ -70,6 +70,28 @@ def comparison_finding(
     return finding
 
 
+def decided_labels(comparison: Comparison) -> list[str]:
+    """Return the labels for which a difference is shown, either way."""
+    return [label for label, difference in comparison.auroc.items() if difference.verdict in {"higher", "lower"}]
+
+
+def common_finding(
+    results: DataSetResults, comparisons: Sequence[Comparison], names: Sequence[str], confidence: float
+) -> Finding:
+    """Say once of several runs that nothing is shown to set them apart from their common baseline."""
+    baseline = as_subject(names[comparisons[0].baseline])
+    headline = (
+        f"On {results.name}, none of {len(comparisons)} runs is shown to differ from {baseline}, "
+        f"for any of {count(len(results.labels), 'label')}."
+    )
+    finding = Finding(headline)
+    for one in comparisons:
+        for label, difference in one.auroc.items():
+            words = difference_words(difference, confidence)
+            finding.undecided.append(f"{names[one.run]}, {label}: {words}.")
+    return finding
+
+
 def difference_words(difference: Difference, confidence: float) -> str:
     """Say how a run and its baseline differ for one label."""
     if difference.verdict == "n/a":
@@ -107,7 +129,13 @@ def findings(gathered: Sequence[DataSetResults], names: Sequence[str], settings:
     """Return the findings of all data sets: comparisons first, plain results where there is no comparison."""
     found = []
     for results in gathered:
-        found += [comparison_finding(results, one, names, settings.confidence) for one in results.comparisons]
+        undecided = [one for one in results.comparisons if not decided_labels(one)]
+        if len(undecided) < 2 or len({one.baseline for one in undecided}) > 1:
+            undecided = []  # nothing to say of several runs at once
+        rest = [one for one in results.comparisons if one not in undecided]
+        found += [comparison_finding(results, one, names, settings.confidence) for one in rest]
+        if undecided:
+            found.append(common_finding(results, undecided, names, settings.confidence))
         compared = {one.run for one in results.comparisons} | {one.baseline for one in results.comparisons}
         alone = [run for run in results.evaluated if run not in compared]
         found += [result_finding(results, run, names) for run in alone]
