@@ -21,6 +21,7 @@ def test_the_whole_line_from_synthetic_files_to_a_report(tmp_path: Path, capsys:
     assert "no diagnosis" in page
     assert page.count("data:image/") >= 4  # curves, reconstructions, scans
     assert "MidlineShift" in page
+    assert "Nothing was rejected" in page
     manifest = pd.read_csv(out / "cohort" / "manifest.csv", dtype=str)
     assert set(manifest["site"]) == {"site_a", "site_b", "site_c"}
     assert set(manifest[manifest["site"] == "site_c"]["split"]) == {"test"}

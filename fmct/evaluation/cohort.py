@@ -33,10 +33,13 @@ def manifest_summary(path: Path, caches: Iterable[Path]) -> dict[str, Any]:
 
     Returns:
         `absent` (why it couldn't be read, or empty), scans, patients, `groups` (one row per site and split), `labels`
-        (known, positive and prevalence per label) and `rejects` (per file and code: count and meaning).
+        (known, positive and prevalence per label), `reject_files` (how many rejects.csv there are) and `rejects` (per
+        file and code: count and meaning).
     """
-    rejects = reject_counts([path.with_name("rejects.csv"), *(file for cache in caches for file in rejects_in(cache))])
-    empty = {"scans": 0, "patients": 0, "groups": [], "labels": []}
+    files = [path.with_name("rejects.csv"), *(file for cache in caches for file in rejects_in(cache))]
+    files = [file for file in dict.fromkeys(files) if file.is_file()]
+    rejects = reject_counts(files)
+    empty = {"scans": 0, "patients": 0, "groups": [], "labels": [], "reject_files": len(files)}
     try:
         frame = read_manifest(path)
     except UsageError as error:
@@ -52,6 +55,7 @@ def manifest_summary(path: Path, caches: Iterable[Path]) -> dict[str, Any]:
             for (site, split), rows in groups
         ],
         "labels": [label_counts(frame, column) for column in label_columns(frame)],
+        "reject_files": len(files),
         "rejects": rejects,
     }
 
@@ -75,11 +79,9 @@ def rejects_in(cache: Path) -> list[Path]:
 
 
 def reject_counts(files: Iterable[Path]) -> list[dict[str, Any]]:
-    """Count the codes of the rejects.csv files that exist, commonest first."""
+    """Count the codes in rejects.csv files, commonest first."""
     rows = []
-    for file in dict.fromkeys(files):
-        if not file.is_file():
-            continue
+    for file in files:
         try:
             codes = pd.read_csv(file, dtype=str, keep_default_na=False)["code"]
         except (KeyError, ValueError) as error:
