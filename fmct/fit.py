@@ -38,6 +38,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split the command line into fit's own options and the experiment's flags."""
     parser = argparse.ArgumentParser(
         prog="fmct fit",
+        usage="fmct fit --config FILE [--config OVERLAY ...] [--section.key VALUE ...] [options]",
         description="Pretrain or adapt a model. A run with the same configuration goes on where it stopped.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,7 +50,6 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--fresh", action="store_true", help="start over; the old run's folder is renamed")
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--KEY", metavar="VALUE", help="any key of the experiment file, as in --optimizer.lr 1e-4")
     options, flags = parser.parse_known_args(list(arguments))
     return options, flags
 
