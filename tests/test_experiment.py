@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from fmct.console.errors import UsageError
-from fmct.experiment.loading import as_record, differences, digest, known_keys, load_experiment
+from fmct.experiment.flags import known_fields
+from fmct.experiment.loading import as_record, differences, digest, load_experiment
 from fmct.experiment.schema import Experiment
 from fmct.fit import main
 from fmct.tasks.mae import MAEConfig
@@ -70,6 +71,39 @@ def test_flags_reach_into_unions_and_lists() -> None:
     assert experiment.task.mask_ratio == 0.5
     assert experiment.task.crops.share == (0.4, 0.9)
     assert experiment.trainer.max_epochs == 3
+
+
+def test_every_key_is_a_flag_also_where_two_tasks_share_a_section() -> None:
+    flags = ["--task.head.kind", "attentive", "--task.head.heads", "6"]
+    head = load_experiment([EXPERIMENTS / "classify_smoke.yaml"], flags).task.head  # type: ignore[union-attr]
+    assert (head.kind, head.heads) == ("attentive", 6)  # type: ignore[union-attr]
+    dino = load_experiment([EXPERIMENTS / "pretrain_dino_smoke.yaml"], ["--task.head.prototypes", "99"])
+    assert dino.task.head.prototypes == 99  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--data.train_splits", "train"], ("train",)),
+        (["--data.train_splits", "pretrain,train"], ("pretrain", "train")),
+        (["--data.train_splits=[pretrain, '']"], ("pretrain", "")),
+    ],
+)
+def test_lists_are_written_as_one_likes(flags: list[str], expected: tuple[str, ...]) -> None:
+    assert load_experiment([SMOKE], flags).data.train_splits == expected
+
+
+def test_a_bare_flag_is_true_and_numbers_may_be_negative() -> None:
+    experiment = load_experiment([SMOKE], ["--trainer.deterministic", "--backbone.patch_voxels", "16,16,8"])
+    assert experiment.trainer.deterministic is True
+    assert experiment.backbone.patch_voxels == (16, 16, 8)
+    with pytest.raises(UsageError, match="seed"):
+        load_experiment([SMOKE], ["--seed", "-3"])
+
+
+def test_a_word_without_a_flag_is_refused() -> None:
+    with pytest.raises(UsageError, match="stray belongs to no flag"):
+        load_experiment([SMOKE], ["stray"])
 
 
 def test_null_is_a_value_on_the_command_line() -> None:
@@ -160,7 +194,7 @@ def test_differences_are_listed_by_dotted_key() -> None:
 
 
 def test_every_key_has_a_place() -> None:
-    keys = known_keys()
+    keys = known_fields(Experiment)
     assert {"task.mask_ratio", "task.head.prototypes", "backbone.width", "input.windows.level_hu"} <= set(keys)
 
 

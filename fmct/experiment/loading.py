@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import (
     BaseSettings,
-    CliSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -21,6 +19,7 @@ from pydantic_settings import (
 )
 
 from fmct.console.errors import UsageError, nearest, require_file
+from fmct.experiment.flags import known_fields, parse_flags
 from fmct.experiment.schema import Experiment
 
 
@@ -38,15 +37,10 @@ def load_experiment(files: Sequence[Path], flags: Sequence[str] = ()) -> Experim
     for path in files:
         check_yaml(path)
 
+    given = parse_flags(flags, Experiment)
+
     class Parsed(Experiment):
-        model_config = SettingsConfigDict(
-            cli_prog_name="fmct fit",
-            cli_exit_on_error=False,
-            cli_avoid_json=True,
-            cli_hide_none_type=True,
-            cli_parse_none_str="null",
-            env_parse_none_str="null",
-        )
+        model_config = SettingsConfigDict(env_parse_none_str="null")
 
         @classmethod
         def settings_customise_sources(
@@ -57,14 +51,13 @@ def load_experiment(files: Sequence[Path], flags: Sequence[str] = ()) -> Experim
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            flag_source: Any = CliSettingsSource(settings_cls, cli_parse_args=list(flags))
             yaml_source = YamlConfigSettingsSource(settings_cls, yaml_file=list(files), deep_merge=True)
-            return flag_source, env_settings, yaml_source
+            return init_settings, env_settings, yaml_source
 
     try:
-        parsed = Parsed()
+        parsed = Parsed(**given)
     except SettingsError as error:
-        raise flag_error(str(error)) from error
+        raise UsageError(str(error), "the environment (FMCT_...)", "mend or unset the variable") from error
     except ValidationError as error:
         raise value_error(error, where) from error
     return Experiment.model_construct(_fields_set=parsed.model_fields_set, **dict(parsed))
@@ -87,21 +80,6 @@ def check_yaml(path: Path) -> None:
         raise UsageError("the file holds no keys", path, "start from a file in experiments/")
 
 
-def flag_error(message: str) -> UsageError:
-    """Turn the parser's complaint about a flag into a UsageError that names the nearest key."""
-    message = message.removeprefix("error parsing CLI: ")
-    unknown = re.search(r"unrecognized arguments: (\S+)", message)
-    if not unknown:
-        return UsageError(message, "the command line", "flags are --section.key value, as in the YAML file")
-    flag = unknown.group(1).split("=")[0]
-    guess = nearest(flag.lstrip("-"), known_keys())
-    return UsageError(
-        f"unknown key {flag.lstrip('-')}",
-        "the command line",
-        f"did you mean --{guess}?" if guess else "flags are --section.key value, as in the YAML file",
-    )
-
-
 def value_error(error: ValidationError, where: str) -> UsageError:
     """Turn pydantic's complaints about the configuration into one UsageError, the first complaint first."""
     errors = error.errors()
@@ -116,7 +94,7 @@ def value_error(error: ValidationError, where: str) -> UsageError:
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
         section = key.rsplit(".", 1)[0] + "." if "." in key else ""
-        inside = [known for known in known_keys() if known.startswith(section)]
+        inside = [known for known in known_fields(Experiment) if known.startswith(section)]
         guess = nearest(key, inside)
         fix = (
             f"did you mean {guess}?"
@@ -137,24 +115,6 @@ def value_error(error: ValidationError, where: str) -> UsageError:
 def siblings(keys: Iterable[str], section: str) -> str:
     """List the keys directly below a section."""
     return ", ".join(dict.fromkeys(key.removeprefix(section).split(".")[0] for key in keys))
-
-
-def known_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
-    """List all dotted keys that an experiment may have."""
-    keys = []
-    for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        for part in models_in(field.annotation):
-            keys += known_keys(part, f"{prefix}{name}.")
-    return list(dict.fromkeys(keys))
-
-
-def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the configuration classes that an annotation allows."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from models_in(argument)
 
 
 def as_record(experiment: Experiment) -> dict[str, Any]:
