@@ -106,17 +106,12 @@ def of_cache(folder: Path, settings: IsotropicSettings, scan_ids: list[str] | No
     Raises:
         UsageError: when the cache was made with other preprocessing.
     """
+    from fmct.data.presets import check_same_settings
     from fmct.data.volumes import VolumeCache
-    from fmct.experiment.loading import differences
 
     cache = VolumeCache.open(folder)
-    changes = differences(settings.model_dump(), cache.settings.model_dump())
-    if changes:
-        raise UsageError(
-            f"the cache was made with other preprocessing than the weights expect ({'; '.join(changes)})",
-            cache.folder,
-            "embed the scans from disk, or preprocess them with the package's settings",
-        )
+    fix = "embed the scans from disk, or preprocess them with the package's settings"
+    check_same_settings(settings, cache.settings, cache.folder, fix)
     for scan_id in cache.index.index if scan_ids is None else scan_ids:
         try:
             yield scan_id, cache.read(scan_id)

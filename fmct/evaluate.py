@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from fmct.console.command import Command, main
+from fmct.console.command import Command, main, names_in
 from fmct.console.errors import ExitCode, UsageError
 from fmct.console.files import write_text_atomically
 
@@ -70,14 +70,14 @@ class Evaluate(Command):
 
     @property
     def _sites(self) -> list[str]:
-        return [site.strip() for site in self.sites.split(",") if site.strip()]
+        return names_in(self.sites)
 
     def _dataset(self, model: PackagedModel) -> ScanDataset:
         from fmct.data.datamodule import cached_rows
         from fmct.data.dataset import ScanDataset
         from fmct.data.manifest import label_names, read_manifest
+        from fmct.data.presets import check_same_settings
         from fmct.data.volumes import VolumeCache
-        from fmct.experiment.loading import differences
         from fmct.experiment.runs import read_record
 
         if not model.config.labels:
@@ -87,13 +87,8 @@ class Evaluate(Command):
                 "adapt it first: a classifier experiment with task.weights naming this run",
             )
         cache = VolumeCache.open(self.cache or Path(read_record(self.run_folder)["data"]["cache"]))
-        changes = differences(model.preprocessing.model_dump(), cache.settings.model_dump())
-        if changes:
-            raise UsageError(
-                f"the cache was made with other preprocessing than the weights expect ({'; '.join(changes)})",
-                cache.folder,
-                "preprocess the scans with the settings in the package's config.json",
-            )
+        fix = "preprocess the scans with the settings in the package's config.json"
+        check_same_settings(model.preprocessing, cache.settings, cache.folder, fix)
         frame = read_manifest(self.data)
         chosen = frame if self.split == "all" else frame[frame["split"] == self.split]
         chosen = chosen[chosen["site"].isin(self._sites)] if self._sites else chosen

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from fmct.console.command import Command, main
-from fmct.console.errors import ExitCode, UsageError
+from fmct.console.errors import ExitCode, require_empty_folder
 
 
 class Export(Command):
@@ -28,8 +28,7 @@ class Export(Command):
 
         folder = package_folder(self.run_folder)
         load_package(folder)
-        if self.out.exists() and any(self.out.iterdir()):
-            raise UsageError("the folder isn't empty", self.out, "give --out a new folder")
+        require_empty_folder(self.out)
         shutil.copytree(folder, self.out, dirs_exist_ok=True)
         load_package(self.out)
         print(f'wrote {self.out}; load it with fmct.load("{self.out}")')

@@ -17,8 +17,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from fmct.callbacks.throughput import Throughput
 from fmct.console.command import exit_code
 from fmct.console.errors import ExitCode, UsageError
+from fmct.evaluation.run_folder import read_environment
 from fmct.experiment.loading import as_record, load_experiment
-from fmct.experiment.runs import begin, read_environment, run_folder, write_environment
+from fmct.experiment.runs import ENVIRONMENT, begin, run_folder, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.experiment.weights import export_run, initial_backbone
 from fmct.tasks.base import Setting
@@ -76,7 +77,7 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     trainer = experiment.trainer.build(run_folder(experiment))
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     start = begin(experiment, fresh=fresh, first_process=first_process)
-    if start.checkpoint and read_environment(start.folder).get("finished"):
+    if start.checkpoint and read_environment(start.folder / ENVIRONMENT).get("finished"):
         say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
         return start.folder
     say(

@@ -11,7 +11,7 @@ from pydantic_settings import CliPositionalArg
 
 from fmct import __version__
 from fmct.console.command import Command, main
-from fmct.console.errors import ExitCode, UsageError
+from fmct.console.errors import ExitCode, UsageError, require_empty_folder
 
 
 class ImportReference(Command):
@@ -35,8 +35,7 @@ class ImportReference(Command):
         from fmct.views.network_input import InputConfig
         from fmct.views.windows import Window
 
-        if self.out.exists() and any(self.out.iterdir()):
-            raise UsageError("the folder isn't empty", self.out, "give --out a new folder")
+        require_empty_folder(self.out)
         imported = load_reference(self.checkpoint, self.which, self.heads)
         backbone = imported.model
         report = imported.report

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from fmct.console.command import Command, main
+from fmct.console.command import Command, main, names_in
 from fmct.console.errors import ExitCode
 from fmct.data.labels.table import labels_of_table
 from fmct.data.manifest import label_columns, read_manifest, write_manifest
@@ -32,7 +32,7 @@ class Label(Command):
 
     def run(self) -> ExitCode:
         """Join and print the prevalence of each label."""
-        columns = [name.strip() for name in self.columns.split(",") if name.strip()]
+        columns = names_in(self.columns)
         frame = labels_of_table(read_manifest(self.manifest), self.table, self.on, columns)
         write_manifest(frame, self.out)
         print(f"{'label':<24}{'positive':>9}{'negative':>9}{'unknown':>9}")

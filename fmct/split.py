@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg
 
-from fmct.console.command import Command, main
+from fmct.console.command import Command, main, names_in
 from fmct.console.errors import ExitCode
 from fmct.data.manifest import read_manifest, write_manifest
 from fmct.data.manifest_checks import SPLITS
@@ -39,7 +39,7 @@ class Split(Command):
 
     def run(self) -> ExitCode:
         """Split and print the counts."""
-        held_out = [site.strip() for site in self.test_sites.split(",") if site.strip()]
+        held_out = names_in(self.test_sites)
         frame = hold_out_sites(read_manifest(self.manifest), held_out)
         frame = assign_splits(frame, parse_fractions(self.fractions), self.seed)
         write_manifest(frame, self.out)

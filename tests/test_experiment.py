@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from fmct.console.errors import UsageError
+from fmct.experiment.config import differences
 from fmct.experiment.flags import known_fields
-from fmct.experiment.loading import as_record, differences, digest, load_experiment
+from fmct.experiment.loading import as_record, digest, load_experiment
 from fmct.experiment.schema import Experiment
 from fmct.fit import main
 from fmct.tasks.mae import MAEConfig

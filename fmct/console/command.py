@@ -77,6 +77,11 @@ def one_letter(argument: str) -> list[str]:
     return [argument] if match is None else [f"-{match[1]}", *([match[2]] if match[2] is not None else [])]
 
 
+def names_in(text: str) -> list[str]:
+    """Return the names that a flag lists, separated by commas; blanks around them don't count."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def command_name(command: type[Command]) -> str:
     """Return the name a command has on the command line: its module's."""
     module = sys.modules[command.__module__]

@@ -62,3 +62,14 @@ def require_file(path: Path, what: str, fix: str) -> Path:
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     guess = nearest(path.name, siblings)
     raise UsageError(f"{what} doesn't exist", path, f"did you mean {path.parent / guess}?" if guess else fix)
+
+
+def require_empty_folder(folder: Path) -> Path:
+    """Return `folder` if it is empty or not there yet.
+
+    Raises:
+        UsageError: when it holds files.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError("the folder isn't empty", folder, "give --out a new folder")
+    return folder

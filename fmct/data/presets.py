@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from fmct.console.errors import UsageError, nearest
-from fmct.experiment.config import Config
+from fmct.experiment.config import Config, differences
 
 
 class IsotropicSettings(Config):
@@ -97,3 +98,16 @@ def parse_settings(values: Mapping[str, Any], source: str) -> IsotropicSettings:
         raise UsageError(
             f"{field}: {first['msg']}", source, "mend the value, or use the version that wrote it"
         ) from error
+
+
+def check_same_settings(expected: IsotropicSettings, found: IsotropicSettings, cache: Path, fix: str) -> None:
+    """Check that a cache was made the way that weights expect their scans.
+
+    Raises:
+        UsageError: naming what differs.
+    """
+    changes = differences(expected.model_dump(), found.model_dump())
+    if changes:
+        raise UsageError(
+            f"the cache was made with other preprocessing than the weights expect ({'; '.join(changes)})", cache, fix
+        )

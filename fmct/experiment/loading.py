@@ -126,15 +126,3 @@ def as_record(experiment: Experiment) -> dict[str, Any]:
 def digest(record: dict[str, Any]) -> str:
     """Return a short hash of a configuration, the same for the same values."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """List dotted keys whose values differ: `optimizer.lr: 0.001 -> 0.002`."""
-    found = []
-    for key in dict.fromkeys([*old, *new]):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key}: {before} -> {after}")
-    return found

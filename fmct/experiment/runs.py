@@ -23,7 +23,8 @@ import yaml
 from fmct import __version__
 from fmct.console.errors import UsageError, require_file
 from fmct.console.files import write_text_atomically
-from fmct.experiment.loading import as_record, differences, digest
+from fmct.experiment.config import differences
+from fmct.experiment.loading import as_record, digest
 from fmct.experiment.schema import Experiment
 
 EXPERIMENT, ENVIRONMENT, LAST = "experiment.yaml", "environment.json", "checkpoints/last.ckpt"
@@ -119,10 +120,3 @@ def describe_environment(**facts: Any) -> dict[str, Any]:
 def write_environment(folder: Path, **facts: Any) -> None:
     """Write environment.json."""
     write_text_atomically(folder / ENVIRONMENT, json.dumps(describe_environment(**facts), indent=2) + "\n")
-
-
-def read_environment(folder: Path) -> dict[str, Any]:
-    """Read environment.json; empty when the run never came that far."""
-    path = folder / ENVIRONMENT
-    environment: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return environment

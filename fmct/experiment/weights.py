@@ -9,7 +9,7 @@ import pandas as pd
 from fmct import __version__
 from fmct.console.errors import UsageError
 from fmct.data.datamodule import ScanDataModule
-from fmct.experiment.loading import differences
+from fmct.experiment.config import differences
 from fmct.experiment.schema import Experiment
 from fmct.models.backbones import Backbone
 from fmct.models.packaged import (
@@ -18,7 +18,6 @@ from fmct.models.packaged import (
     load_package,
     load_tensors,
     package_folder,
-    read_config,
     save_package,
 )
 from fmct.tasks.base import Task
@@ -36,7 +35,8 @@ def initial_backbone(experiment: Experiment, data: ScanDataModule) -> Backbone:
     if weights is None:
         return backbone
     folder = package_folder(weights)
-    config = read_config(folder)
+    package = load_package(folder)
+    config = package.config
     comparisons = {
         "backbone": (config.backbone.model_dump(), experiment.backbone.model_dump()),
         "input": (config.input.model_dump(mode="json"), experiment.input.model_dump(mode="json")),
@@ -54,7 +54,7 @@ def initial_backbone(experiment: Experiment, data: ScanDataModule) -> Backbone:
                 folder,
                 f"use {source}; they are in the package's config.json",
             )
-    load_tensors(backbone, load_package(folder).backbone.state_dict(), folder)
+    load_tensors(backbone, package.backbone.state_dict(), folder)
     return backbone
 
 

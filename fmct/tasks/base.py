@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
-from fmct.experiment.optim import OptimizerConfig
+from fmct.experiment.optim import OptimizerConfig, cosine
 from fmct.models.backbones import Backbone
 from fmct.views.network_input import InputConfig
 
@@ -124,8 +124,6 @@ class Task(L.LightningModule):
         config = self.setting.optimizer
         if config.weight_decay_end is None:
             return
-        from fmct.experiment.optim import cosine
-
         decay = cosine(self.trainer.global_step, self.total_steps, config.weight_decay, config.weight_decay_end)
         for group in optimizer.param_groups:
             if group["weight_decay"] != 0:
