@@ -61,7 +61,7 @@ class Index(Command):
                 raise UsageError("there is no such folder", path, "check the path; relative ones start here")
         root = self._root()
         key = read_key(self.key_file)
-        findings = survey(self.roots, self.workers, progress=True)
+        findings = survey(self.roots, self.workers, progress=True, key=key)
         if not findings.scans and not findings.rejects:
             where = ", ".join(str(path) for path in self.roots)
             raise UsageError("there is no DICOM image and no NIfTI file", where, "name the folder that holds the scans")
@@ -148,8 +148,8 @@ def manifest_of(scans: Sequence[Scan], root: Path, key: bytes, site: str) -> pd.
             "scan_id": scan.scan_id,
             "path": os.path.relpath(scan.path, root),
             "format": scan.format,
-            "patient_id": keyed_id("patient", scan.patient, key),
-            "study_id": keyed_id("study", scan.study, key) if scan.study else "",
+            "patient_id": scan.patient if scan.slices else keyed_id("patient", scan.patient, key),
+            "study_id": scan.study,
             "site": site,
             **scan.facts,
         }

@@ -234,7 +234,7 @@ def test_nothing_like_a_head_is_refused() -> None:
     loose = SliceStack(crumbs, stack.origins_ras_mm, stack.row_step_ras_mm, stack.column_step_ras_mm)
     with pytest.raises(ScanError) as raised:
         preprocess_stack(loose, IsotropicSettings(spacing_mm=4.0, shape_voxels=48), "crumbs")
-    assert raised.value.code is RejectCode.NO_HEAD
+    assert raised.value.code is RejectCode.NOT_A_HEAD
 
 
 def test_settings_name_the_cache() -> None:

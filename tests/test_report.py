@@ -361,7 +361,7 @@ def test_data_section_counts_the_manifest_and_the_rejects(tmp_path: Path) -> Non
     (tmp_path / "m.csv").write_text("\n".join(rows))
     (tmp_path / "rejects.csv").write_text("path,code,detail\na,LOCALIZER,\nb,LOCALIZER,\nc,NOT_CT,\n")
     cache = VolumeCache.create(tmp_path / "cache", IsotropicSettings())
-    cache.reject("s9", "a", RejectCode.NO_HEAD, "nothing")
+    cache.reject("s9", "a", RejectCode.NOT_A_HEAD, "nothing")
     cache.save()
     places = {"manifest": str(tmp_path / "m.csv"), "cache": str(tmp_path / "cache")}
     runs = [make_run(tmp_path / "runs", name, {"kind": name}, **places) for name in ("mae", "dino")]
@@ -378,7 +378,7 @@ def test_data_section_counts_the_manifest_and_the_rejects(tmp_path: Path) -> Non
     assert [(row["code"], row["count"]) for row in manifest["rejects"]] == [
         ("LOCALIZER", 2),
         ("NOT_CT", 1),
-        ("NO_HEAD", 1),
+        ("NOT_A_HEAD", 1),
     ]
     assert manifest["rejects"][0]["meaning"] == "The series is a scout (localizer) view."
 

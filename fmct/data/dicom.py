@@ -2,18 +2,19 @@
 
 pydicom parses and decodes; what the values mean is decided here.
 
-A header holds the patient's identifier in the clear, in memory only: `index` writes its keyed hash. Values that pydicom
+Nothing that identifies a patient leaves this file: identifiers are hashed as they are read, and values that pydicom
 complains about aren't shown, for such warnings quote the header.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +25,51 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from fmct.data.geometry import PADDING_HU
+from fmct.data.privacy import age_years, keyed_id, uid_hash, years_between
 from fmct.data.rejection import RejectCode, ScanError
 
 INDEX_OBJECT_UID = "1.2.840.10008.1.3.10"
 READ_TAGS: list[Any] = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "PatientID",
-    "PatientAge", "PatientSex", "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "KVP",
-    "ContrastBolusAgent", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
-    "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
+    "PatientAge", "PatientBirthDate", "StudyDate", "PatientSex", "Manufacturer", "ManufacturerModelName",
+    "ConvolutionKernel", "KVP", "ContrastBolusAgent", "StudyDescription", "SeriesDescription", "Rows", "Columns",
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "PixelSpacing", "ImagePositionPatient",
+    "ImageOrientationPatient", "FrameOfReferenceUID",
 ]  # fmt: skip
+UNSHARED_KEY = secrets.token_bytes(32)
+NO_CONTRAST = {"", "NO", "NONE", "N", "0", "NO CONTRAST", "WITHOUT", "WITHOUT CONTRAST", "NO IV CONTRAST"}
+BONE_WORDS = ("bone", "osseous", "knochen", "temporal")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SliceHeader:
-    """What a file says about its slice; geometry in DICOM's LPS millimeters, empty tuples where it says nothing."""
+    """What a file says about one slice; geometry in DICOM's LPS millimeters, empty tuples where it says nothing.
+
+    Attributes:
+        frame: the slice's number in a file of many frames, from 0; 0 in other files.
+        sop_id: `uid_hash` of the SOPInstanceUID; this and the identifiers below are "" where the file has none.
+        study_id: `keyed_id` of the StudyInstanceUID.
+        series_id: `uid_hash` of the SeriesInstanceUID.
+        patient_id: `keyed_id` of the PatientID.
+        frame_of_reference: `uid_hash` of the FrameOfReferenceUID.
+        study_description: `keyed_id` of the StudyDescription in small letters, for it may name the patient.
+        says_bone: whether the series' description calls it a bone reconstruction.
+    """
 
     path: Path
+    frame: int
     sop_class: str
-    sop_uid: str = field(repr=False)
-    study_uid: str = field(repr=False)
-    series_uid: str = field(repr=False)
-    patient_id: str = field(repr=False)
+    sop_id: str
+    study_id: str
+    series_id: str
+    patient_id: str
+    frame_of_reference: str
     modality: str
     image_type: tuple[str, ...]
     rows: int
     columns: int
     samples: int
     photometric: str
-    frames: int
     pixel_spacing_mm: tuple[float, ...]
     position_lps_mm: tuple[float, ...]
     orientation_lps: tuple[float, ...]
@@ -60,8 +78,10 @@ class SliceHeader:
     kernel: str
     kvp: float
     contrast: bool
-    age: str
+    age: float
     sex: str
+    study_description: str
+    says_bone: bool
 
 
 def has_prefix(path: Path) -> bool | None:
@@ -76,15 +96,16 @@ def has_prefix(path: Path) -> bool | None:
     return False if len(start) == 132 and start[:2] in {b"\x02\0", b"\x08\0"} and start[3] == 0 else None
 
 
-def read_header(path: Path, prefixed: bool = True) -> SliceHeader | None:
-    """Read the header of a file that looks like DICOM.
+def read_headers(path: Path, prefixed: bool = True, key: bytes = UNSHARED_KEY) -> list[SliceHeader]:
+    """Read the headers of the slices in a file that looks like DICOM.
 
     Args:
         path: the file.
         prefixed: whether it has the DICM prefix; without, what can't be parsed is taken for no DICOM file at all.
+        key: the secret of the hashes; without it, identifiers hold within this process only.
 
     Returns:
-        The header, or None for an object that belongs to no series (DICOMDIR and the like).
+        One header for each slice; none for an object that is no image of a series (DICOMDIR and the like).
 
     Raises:
         ScanError: UNREADABLE, when it is damaged.
@@ -92,36 +113,34 @@ def read_header(path: Path, prefixed: bool = True) -> SliceHeader | None:
     with quiet_pydicom():
         try:
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=READ_TAGS, force=True)
-            series = text(dataset, "SeriesInstanceUID")
-            if series:
-                return header_from(dataset, path, series)
             media_class = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+            if media_class == INDEX_OBJECT_UID or not (prefixed or text(dataset, "Modality")):
+                return []
+            return [header_from(dataset, path, key)]
         except Exception as error:  # a damaged header can break pydicom in any way
             if not prefixed:
-                return None
+                return []
             raise ScanError(RejectCode.UNREADABLE, path, f"header can't be parsed ({type(error).__name__})") from error
-    if media_class == INDEX_OBJECT_UID or not prefixed:
-        return None
-    raise ScanError(RejectCode.UNREADABLE, path, "header has no SeriesInstanceUID")
 
 
-def header_from(dataset: Dataset, path: Path, series_uid: str) -> SliceHeader:
+def header_from(dataset: Dataset, path: Path, key: bytes) -> SliceHeader:
     """Pick what is needed from a dataset; strings that all slices of a series share are kept once."""
     kvp = numbers(dataset, "KVP")
     return SliceHeader(
         path=path,
+        frame=0,
         sop_class=text(dataset, "SOPClassUID"),
-        sop_uid=text(dataset, "SOPInstanceUID"),
-        study_uid=text(dataset, "StudyInstanceUID"),
-        series_uid=series_uid,
-        patient_id=text(dataset, "PatientID"),
+        sop_id=hashed(uid_hash, text(dataset, "SOPInstanceUID")),
+        study_id=hashed(keyed_id, "study", text(dataset, "StudyInstanceUID"), key),
+        series_id=hashed(uid_hash, text(dataset, "SeriesInstanceUID")),
+        patient_id=hashed(keyed_id, "patient", text(dataset, "PatientID"), key),
+        frame_of_reference=hashed(uid_hash, text(dataset, "FrameOfReferenceUID")),
         modality=text(dataset, "Modality"),
         image_type=tuple(sys.intern(value) for value in text(dataset, "ImageType").upper().split("\\")),
         rows=int(dataset.get("Rows") or 0),
         columns=int(dataset.get("Columns") or 0),
         samples=int(dataset.get("SamplesPerPixel") or 1),
         photometric=text(dataset, "PhotometricInterpretation"),
-        frames=int(dataset.get("NumberOfFrames") or 1),
         pixel_spacing_mm=numbers(dataset, "PixelSpacing"),
         position_lps_mm=numbers(dataset, "ImagePositionPatient"),
         orientation_lps=numbers(dataset, "ImageOrientationPatient"),
@@ -129,10 +148,25 @@ def header_from(dataset: Dataset, path: Path, series_uid: str) -> SliceHeader:
         model=text(dataset, "ManufacturerModelName"),
         kernel=text(dataset, "ConvolutionKernel"),
         kvp=kvp[0] if kvp else math.nan,
-        contrast=bool(text(dataset, "ContrastBolusAgent")),
-        age=text(dataset, "PatientAge"),
+        contrast=text(dataset, "ContrastBolusAgent").upper() not in NO_CONTRAST,
+        age=age_at_study(dataset),
         sex=text(dataset, "PatientSex").upper(),
+        study_description=hashed(keyed_id, "description", text(dataset, "StudyDescription").casefold(), key),
+        says_bone=any(word in text(dataset, "SeriesDescription").casefold() for word in BONE_WORDS),
     )
+
+
+def hashed(function: Callable[..., str], *values: Any) -> str:
+    """Return the hash of an identifier, "" where there is none."""
+    return function(*values) if all(values) else ""
+
+
+def age_at_study(dataset: Dataset) -> float:
+    """Return the age in years: as stated, else from the dates of birth and study; NaN where neither says."""
+    stated = age_years(text(dataset, "PatientAge"))
+    if not math.isnan(stated):
+        return stated
+    return years_between(text(dataset, "PatientBirthDate"), text(dataset, "StudyDate"))
 
 
 def text(dataset: Dataset, tag: str) -> str:

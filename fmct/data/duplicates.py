@@ -14,8 +14,9 @@ from fmct.data.series_rules import SAME_POSITION_MM, positions_mm
 def without_copies(stack: Sequence[SliceHeader]) -> list[SliceHeader]:
     """Return the slices in order along the normal, only the first of those that are the same image twice.
 
-    The same image: at the same position, and of the same SOP instance or with the same pixels. Pixels are read only
-    where positions coincide, and no more once two of them differ: such a stack is ambiguous anyway.
+    The same image: at the same position and with the same pixels; an equal SOPInstanceUID is no proof, for some
+    archives have made them anew. Pixels are read only where positions coincide, and no more once two of them differ:
+    such a stack is ambiguous anyway.
     """
     kept: list[SliceHeader] = []
     ambiguous = False
@@ -27,7 +28,7 @@ def without_copies(stack: Sequence[SliceHeader]) -> list[SliceHeader]:
         if position - last > SAME_POSITION_MM:
             kept.append(header)
             last = position
-        elif header.sop_uid != kept[-1].sop_uid and (ambiguous or not same_image(kept[-1], header)):
+        elif ambiguous or not same_image(kept[-1], header):
             kept.append(header)
             ambiguous = True
     return kept

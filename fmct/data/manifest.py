@@ -23,7 +23,18 @@ from fmct.data.manifest_checks import check_splits as check_splits
 
 LABEL_PREFIX = "label:"
 REQUIRED_COLUMNS = ("scan_id", "path", "format", "patient_id")
-TEXT_COLUMNS = (*REQUIRED_COLUMNS, "study_id", "series_id", "split", "site", "manufacturer", "model", "kernel", "sex")
+TEXT_COLUMNS = (
+    *REQUIRED_COLUMNS,
+    "study_id",
+    "series_id",
+    "split",
+    "site",
+    "manufacturer",
+    "model",
+    "kernel",
+    "sex",
+    "skipped_rules",
+)
 INTEGER_COLUMNS = {"n_slices": "Int32", "contrast": "Int8"}
 NUMBER_COLUMNS = (
     "spacing_x_mm",
@@ -37,7 +48,7 @@ NUMBER_COLUMNS = (
 COLUMNS = (
     "scan_id", "path", "format", "patient_id", "study_id", "series_id", "split", "site", "n_slices",
     "spacing_x_mm", "spacing_y_mm", "spacing_z_mm", "slice_gap_max_mm", "gantry_tilt_deg",
-    "manufacturer", "model", "kernel", "kvp", "contrast", "age", "sex",
+    "manufacturer", "model", "kernel", "kvp", "contrast", "age", "sex", "skipped_rules",
 )  # fmt: skip
 
 

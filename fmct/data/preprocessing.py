@@ -28,7 +28,7 @@ def preprocess_stack(stack: SliceStack, settings: IsotropicSettings, name: str =
         the volume, `cropped_mm` says by how much.
 
     Raises:
-        ScanError: IMPLAUSIBLE_HU when the values are no HU, NO_HEAD when there is nothing to crop on.
+        ScanError: IMPLAUSIBLE_HU when the values are no HU, NOT_A_HEAD when there is nothing to crop on.
     """
     problem = implausible_hu(stack.hu)
     if problem:
@@ -39,7 +39,7 @@ def preprocess_stack(stack: SliceStack, settings: IsotropicSettings, name: str =
         return Volume(resample(stack, grid, hu_range=hu_range), grid.affine_ras)
     head = find_head(stack, settings.head_height_mm, settings.head_margin_mm)
     if head is None:
-        raise ScanError(RejectCode.NO_HEAD, name, "no piece of tissue is as large as a head")
+        raise ScanError(RejectCode.NOT_A_HEAD, name, "no piece of tissue is as large as a head")
     if settings.shape_voxels is not None:
         n = settings.shape_voxels
         grid = Grid.centered(head.center_ras_mm(n * settings.spacing_mm), settings.spacing_mm, (n, n, n))

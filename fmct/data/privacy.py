@@ -12,6 +12,7 @@ import hmac
 import os
 import re
 import secrets
+from datetime import datetime
 from pathlib import Path
 
 from fmct.console.errors import UsageError
@@ -79,3 +80,12 @@ def age_years(text: str) -> float:
         return float("nan")
     per_year = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}[match[2]]
     return min(round(int(match[1]) / per_year, 2), OLDEST_AGE_YEARS)
+
+
+def years_between(birth: str, study: str) -> float:
+    """Return the age in years at a study from two DICOM dates (`19610203`), capped as `age_years` does; NaN if odd."""
+    try:
+        days = (datetime.strptime(study, "%Y%m%d") - datetime.strptime(birth, "%Y%m%d")).days
+    except ValueError:
+        return float("nan")
+    return min(round(days / 365.25, 2), OLDEST_AGE_YEARS) if days >= 0 else float("nan")

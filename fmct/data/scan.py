@@ -12,7 +12,7 @@ import numpy as np
 from fmct.data.dicom import SliceHeader, read_hu
 from fmct.data.geometry import LPS_TO_RAS, SliceStack, gantry_tilt_deg, stack_from_affine
 from fmct.data.nifti import content_id, load_nifti, open_nifti, stem
-from fmct.data.privacy import age_years, uid_hash
+from fmct.data.privacy import uid_hash
 from fmct.data.rejection import RejectCode, ScanError
 from fmct.data.series_rules import slice_normal_lps
 
@@ -29,8 +29,8 @@ class Scan:
         path: the file, or the folder that holds all slices.
         format: "dicom" or "nifti".
         facts: what the manifest's columns from `series_id` to `sex` say, as far as known.
-        patient: the patient's identifier in the clear; never written.
-        study: the study's UID in the clear; never written.
+        patient: keyed hash of the patient's identifier; of NIfTI files, what stands for it, in the clear.
+        study: keyed hash of the study's UID, "" where there is none.
         slices: headers of the slices in order along the normal; none for NIfTI.
     """
 
@@ -61,9 +61,8 @@ def scan_from_slices(slices: Sequence[SliceHeader]) -> Scan:
     origins = np.array([header.position_lps_mm for header in slices])
     normal = slice_normal_lps(first)
     gaps = np.diff(origins @ normal)
-    orientation = np.round(first.orientation_lps, 2) + 0.0
     facts: Facts = {
-        "series_id": uid_hash(first.series_uid),
+        "series_id": first.series_id,
         "n_slices": len(slices),
         "spacing_x_mm": first.pixel_spacing_mm[1],
         "spacing_y_mm": first.pixel_spacing_mm[0],
@@ -75,18 +74,30 @@ def scan_from_slices(slices: Sequence[SliceHeader]) -> Scan:
         "kernel": first.kernel,
         "kvp": first.kvp,
         "contrast": int(any(header.contrast for header in slices)),
-        "age": age_years(first.age),
+        "age": first.age,
         "sex": first.sex if first.sex in {"M", "F", "O"} else "",
     }
     return Scan(
-        scan_id=uid_hash(f"{first.series_uid} {orientation.tolist()}"),
+        scan_id=scan_id_of(slices),
         path=common_folder([header.path for header in slices]),
         format="dicom",
         facts=facts,
-        patient=first.patient_id or f"study {first.study_uid}",
-        study=first.study_uid,
+        patient=first.patient_id or first.study_id,
+        study=first.study_id,
         slices=tuple(slices),
     )
+
+
+def scan_id_of(slices: Sequence[SliceHeader]) -> str:
+    """Return 16 hex digits that tell slices of one orientation by their series, wherever the files lie.
+
+    Without a series UID the images' UIDs stand for it, and without those their sizes and places.
+    """
+    first = slices[0]
+    orientation = (np.round(first.orientation_lps, 2) + 0.0).tolist()
+    sop_ids = sorted(header.sop_id for header in slices)
+    places = sorted((header.rows, header.columns, *header.position_lps_mm) for header in slices)
+    return uid_hash(f"{first.series_id or (sop_ids if sop_ids[0] else places)} {orientation}")
 
 
 def stack_from_slices(slices: Sequence[SliceHeader]) -> SliceStack:

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 
 from fmct.console.progress import track
-from fmct.data.dicom import SliceHeader, has_prefix, read_header
+from fmct.data.dicom import UNSHARED_KEY, SliceHeader, has_prefix, read_headers
 from fmct.data.duplicates import without_copies
 from fmct.data.nifti import is_nifti
 from fmct.data.rejection import Reject, RejectCode, ScanError
@@ -46,13 +47,14 @@ def find_scans(paths: Sequence[Path]) -> tuple[list[Scan], list[Reject]]:
     return findings.scans, findings.rejects
 
 
-def survey(paths: Sequence[Path], workers: int = 0, progress: bool = False) -> Findings:
+def survey(paths: Sequence[Path], workers: int = 0, progress: bool = False, key: bytes = UNSHARED_KEY) -> Findings:
     """Find scans and rejects, and count what was passed over.
 
     Args:
         paths: folders and files.
         workers: processes that read headers; 0 and 1 mean this one.
         progress: show how far the reading has come.
+        key: the secret of the hashes.
 
     Raises:
         UsageError: when a path doesn't exist.
@@ -60,10 +62,10 @@ def survey(paths: Sequence[Path], workers: int = 0, progress: bool = False) -> F
     findings = Findings()
     headers: list[SliceHeader] = []
     files = list(files_under([Path(path) for path in paths]))
-    seen = read_all(files, workers)
+    seen = read_all(files, workers, key)
     for result in track(seen, "read headers", total=len(files)) if progress else seen:
-        if isinstance(result, SliceHeader):
-            headers.append(result)
+        if isinstance(result, list):
+            headers.extend(result)
             findings.counts["DICOM images"] += 1
         elif isinstance(result, Scan):
             findings.scans.append(result)
@@ -77,27 +79,34 @@ def survey(paths: Sequence[Path], workers: int = 0, progress: bool = False) -> F
     return findings
 
 
-Seen = SliceHeader | Scan | Reject | str
+Seen = list[SliceHeader] | Scan | Reject | str
 
 
-def read_all(files: Sequence[Path], workers: int) -> Iterator[Seen]:
+def slice_headers(paths: Sequence[Path], workers: int = 0, key: bytes = UNSHARED_KEY) -> Iterator[SliceHeader]:
+    """Yield the headers of all DICOM slices under some paths, whatever series they belong to and how good it is."""
+    for result in read_all(list(files_under(paths)), workers, key):
+        if isinstance(result, list):
+            yield from result
+
+
+def read_all(files: Sequence[Path], workers: int, key: bytes) -> Iterator[Seen]:
     """Look at each file, in this process or in several."""
     if workers <= 1 or len(files) <= FILES_AT_ONCE:
-        yield from map(look_at, files)
+        yield from (look_at(file, key) for file in files)
         return
     chunks = [files[start : start + FILES_AT_ONCE] for start in range(0, len(files), FILES_AT_ONCE)]
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for results in pool.map(look_at_many, chunks):
+        for results in pool.map(look_at_many, chunks, repeat(key)):
             yield from results
 
 
-def look_at_many(files: Iterable[Path]) -> list[Seen]:
+def look_at_many(files: Iterable[Path], key: bytes) -> list[Seen]:
     """Look at several files, to send less between processes."""
-    return [look_at(file) for file in files]
+    return [look_at(file, key) for file in files]
 
 
-def look_at(path: Path) -> Seen:
-    """Return what a file is: a slice's header, a NIfTI scan, a reject, or a word for what is passed over."""
+def look_at(path: Path, key: bytes) -> Seen:
+    """Return what a file is: slices' headers, a NIfTI scan, a reject, or a word for what is passed over."""
     try:
         if path.stat().st_size == 0:
             return Reject(str(path), RejectCode.EMPTY, "0 bytes") if claims_to_be_scan(path) else "empty files"
@@ -106,7 +115,7 @@ def look_at(path: Path) -> Seen:
         prefixed = has_prefix(path)
         if prefixed is None:
             return "other files"
-        return read_header(path, prefixed) or "index objects"
+        return read_headers(path, prefixed, key) or "index objects"
     except ScanError as error:
         return Reject(str(path), error.code, error.detail)
     except OSError as error:
@@ -121,7 +130,7 @@ def choose_series(headers: Iterable[SliceHeader], findings: Findings) -> None:
     """
     by_series: dict[tuple[str, str], list[SliceHeader]] = {}
     for header in headers:
-        by_series.setdefault((header.study_uid, header.series_uid), []).append(header)
+        by_series.setdefault((header.study_id, header.series_id), []).append(header)
     for series in by_series.values():
         usable = reject_slices(series, findings)
         problem = no_geometry(usable) if usable else None

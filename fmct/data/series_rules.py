@@ -18,7 +18,6 @@ from fmct.data.rejection import RejectCode
 SAME_POSITION_MM = 0.01
 SAME_ORIENTATION = 1e-3
 SECONDARY_CAPTURE_UID = "1.2.840.10008.5.1.4.1.1.7"
-ENHANCED_CT_UID = "1.2.840.10008.5.1.4.1.1.2.1"
 
 
 def not_ct(header: SliceHeader) -> str | None:
@@ -26,13 +25,6 @@ def not_ct(header: SliceHeader) -> str | None:
     if header.modality != "CT":
         return f"Modality {header.modality or '(empty)'}"
     return None if header.rows and header.columns else "no pixels"
-
-
-def multi_frame(header: SliceHeader) -> str | None:
-    """Refuse enhanced CT, whose frames have their geometry in nested sequences."""
-    if header.frames > 1 or header.sop_class == ENHANCED_CT_UID:
-        return f"{header.frames} frames in one file"
-    return None
 
 
 def localizer(header: SliceHeader) -> str | None:
@@ -106,7 +98,6 @@ SLICE_RULES: tuple[tuple[RejectCode, Callable[[SliceHeader], str | None]], ...] 
     (RejectCode.NOT_CT, not_ct),
     (RejectCode.LOCALIZER, localizer),
     (RejectCode.SECONDARY, secondary),
-    (RejectCode.MULTI_FRAME, multi_frame),
 )
 STACK_RULES: tuple[tuple[RejectCode, Callable[[Sequence[SliceHeader]], str | None]], ...] = (
     (RejectCode.MIXED_SIZE, mixed_size),
