@@ -6,32 +6,44 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from fmct.console.command import Command, main
+from fmct.console.command import Command, main, names_in
 from fmct.console.errors import ExitCode, UsageError
-from fmct.data.manifest import COLUMNS, with_types, write_manifest
+from fmct.data.archive import read_archive
+from fmct.data.criteria import read_criteria
+from fmct.data.header_store import HeaderStore
+from fmct.data.indexing import counted, judge_changed, manifest_of, rejects_of, rows_of
+from fmct.data.manifest import write_manifest
+from fmct.data.path_names import PathNames
 from fmct.data.privacy import keyed_id, read_key
-from fmct.data.rejection import Reject, RejectCode, write_rejects
-from fmct.data.scan import Scan
+from fmct.data.rejection import RejectCode, write_rejects
+from fmct.data.rules import parse_rules
 from fmct.data.scan_table import with_known
-from fmct.data.series import Findings, survey
+from fmct.data.selection import Policy
 
 
 class Index(Command):
     """Find DICOM series and NIfTI files, reject what is no head CT, and write one row per scan.
 
-    Reads headers only. Slices are grouped by series and sorted by position; spacing and tilt come from positions.
-    Patient and study are keyed hashes (for NIfTI, of the file's name without suffix); no name, number or date is
-    written. Folder and file names are, as `path`: don't name folders after patients. What was rejected is in
-    rejects.csv beside the manifest, and then the exit code is 3.
+    Headers are read first; slices are grouped by study, series and orientation, sorted by position; spacing, gaps and
+    tilt come from positions. A head scanned in two series (base and vertex) is joined by geometry. Of each study the
+    thinnest soft-tissue axial series without contrast is kept (--all-series keeps all), if a look at some of its slices
+    shows HU and a head; else the next best. Every other series is in rejects.csv beside the manifest with a code and
+    what was found, and then the exit code is 3.
 
-    Example: fmct index /archive/2019 /archive/2020 --out data_manifests/archive.parquet --root /archive
+    A second run reads only what changed: what was read is kept in MANIFEST.headers.sqlite.
+
+    Patient and study are keyed hashes (for NIfTI, of the file's name without suffix); no name, number or date is
+    written. Folder and file names are, as `path`; with --redact-paths they are keyed hashes too, which commands that
+    read scans turn back with the same key.
+
+    Example: fmct index /archive/2019 /archive/2020 --out data_manifests/archive.parquet --root /archive --workers 8
     """
 
     roots: CliPositionalArg[list[Path]] = Field(min_length=1, description="folders (or files) to search")
@@ -42,40 +54,74 @@ class Index(Command):
         "else the deepest folder that holds all roots",
     )
     key_file: Path | None = Field(
-        None, description="secret key of the hashes, made where missing; default ~/.config/fmct/patient_id.key"
+        None,
+        description="secret key of the hashes, made where missing (mode 600); default $FMCT_KEY_FILE, else "
+        "~/.config/fmct/patient_id.key",
     )
     site: str = Field("", description="name of the hospital, for the manifest's column `site`")
     table: Path | None = Field(
         None,
         description="what files don't say: a table with `path` as in the manifest, and `patient_id`, `site` or both",
     )
-    workers: int = Field(0, ge=0, description="processes that read headers; 0 and 1: this one")
+    criteria: Path | None = Field(
+        None,
+        description="allow-list of DICOM series: a table with StudyDescription, KVP, ConvolutionKernel (text or list)",
+    )
+    all_series: bool = Field(False, description="keep every usable series of a study, not only the best")
+    skip_rules: str = Field("", description="codes of rules to switch off, separated by commas: GAP,NOT_A_HEAD")
+    add_rules: str = Field("", description="codes of optional rules to switch on: CONTRAST")
+    redact_paths: bool = Field(False, description="write keyed hashes for the names of folders and files")
+    workers: int = Field(0, ge=0, description="processes that read; 0 and 1: this one")
+    fresh: bool = Field(False, description="read everything again, also what hasn't changed")
     json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
 
     def run(self) -> ExitCode:
         """Survey the roots, write both tables and print what came of it."""
+        self._check()
+        key = read_key(self.key_file)
+        policy = Policy(
+            parse_rules(names_in(self.skip_rules), names_in(self.add_rules)),
+            read_criteria(self.criteria, key) if self.criteria else None,
+            self.all_series,
+        )
+        root = self._root()
+        names = PathNames(root, key if self.redact_paths else None)
+        store_path = self.out.with_name(f"{self.out.name}.headers.sqlite")
+        if self.fresh:
+            store_path.unlink(missing_ok=True)
+        conditions = {"root": names.name(str(root)), "key": keyed_id("key", "check", key)}
+        store = HeaderStore(store_path, names, conditions)
+        try:
+            folders, unchanged = read_archive(self.roots, store, key, self.workers)
+            judge_changed(store, policy, key, self.workers)
+            rows, copies = rows_of(store)
+            frame = manifest_of(rows, self.site)
+            if self.table is not None and len(frame):
+                frame = with_known(frame, self.table, key)
+            files = store.counts()
+            if not sum(files.values()):
+                self._nothing_found()
+            tallies: Counter[str] = Counter()
+            codes: Counter[RejectCode] = Counter()
+            rejects = store.by_path(chain(folders, store.rejects(), copies, rejects_of(store, tallies)))
+            write_manifest(frame, self.out)
+            write_rejects(counted(rejects, codes), self.out.with_name("rejects.csv"))
+        finally:
+            store.close()
+        files.update(tallies)
+        self._report(frame, codes, files, unchanged, root)
+        return ExitCode.SOME_REJECTED if codes else ExitCode.DONE
+
+    def _check(self) -> None:
         if self.out.suffix not in {".csv", ".parquet"}:
             raise UsageError("a manifest is .csv or .parquet", self.out, "give --out a name that ends so")
         for path in self.roots:
             if not path.exists():
                 raise UsageError("there is no such folder", path, "check the path; relative ones start here")
-        root = self._root()
-        key = read_key(self.key_file)
-        findings = survey(self.roots, self.workers, progress=True, key=key)
-        if not findings.scans and not findings.rejects:
-            where = ", ".join(str(path) for path in self.roots)
-            raise UsageError("there is no DICOM image and no NIfTI file", where, "name the folder that holds the scans")
-        scans = without_twins(findings)
-        frame = manifest_of(scans, root, key, self.site)
-        if self.table is not None:
-            frame = with_known(frame, self.table, key)
-        write_manifest(frame, self.out)
-        rejects = [
-            Reject(os.path.relpath(reject.path, root), reject.code, reject.detail) for reject in findings.rejects
-        ]
-        write_rejects(rejects, self.out.with_name("rejects.csv"))
-        self._report(findings, scans, frame, root)
-        return ExitCode.SOME_REJECTED if rejects else ExitCode.DONE
+
+    def _nothing_found(self) -> None:
+        where = ", ".join(str(path) for path in self.roots)
+        raise UsageError("there is no DICOM image and no NIfTI file", where, "name the folder that holds the scans")
 
     def _root(self) -> Path:
         roots = [path.resolve() for path in self.roots]
@@ -91,71 +137,45 @@ class Index(Command):
             return folder
         return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in roots]))
 
-    def _report(self, findings: Findings, scans: Sequence[Scan], frame: pd.DataFrame, root: Path) -> None:
-        codes = Counter(reject.code for reject in findings.rejects)
-        passed_over = {kind: count for kind, count in sorted(findings.counts.items()) if count}
-        root_needed = root != self.out.resolve().parent
+    def _report(
+        self, frame: pd.DataFrame, codes: Counter[RejectCode], files: Counter[str], unchanged: int, root: Path
+    ) -> None:
+        found = {kind: count for kind, count in sorted(files.items()) if count}
         if self.json_output:
             outcome = {
                 "manifest": str(self.out),
                 "root": str(root),
-                "scans": len(scans),
+                "scans": len(frame),
                 "patients": int(frame["patient_id"].nunique()),
                 "rejected": {code.name: count for code, count in codes.items()},
-                "files": passed_over,
+                "files": found,
+                "unchanged_files": unchanged,
             }
             print(json.dumps(outcome, indent=2))
             return
-        print("files: " + ", ".join(f"{count} {kind}" for kind, count in passed_over.items()))
-        print(f"{len(scans)} scans of {frame['patient_id'].nunique()} patients -> {self.out}")
+        print("found")
+        for kind, count in found.items():
+            print(f"  {count:>9,}  {kind}")
+        if unchanged:
+            print(f"{unchanged:,} files are as they were and weren't read again")
+        print(f"{len(frame):,} scans of {frame['patient_id'].nunique():,} patients -> {self.out}")
         print_codes(codes, self.out.with_name("rejects.csv"))
-        shared = [name for name, count in Counter(s.patient for s in scans if s.format == "nifti").items() if count > 1]
-        if shared and self.table is None:
+        nifti = frame[frame["format"] == "nifti"]["patient_id"]
+        if nifti.duplicated().any() and self.table is None:
             print(
-                f"note: {len(shared)} file names come more than once and so share a patient_id; "
-                "if that's wrong, say whose they are with --table"
+                f"note: {nifti[nifti.duplicated()].nunique()} names of NIfTI files come more than once and so share a "
+                "patient_id; if that's wrong, say whose they are with --table"
             )
-        if root_needed:
+        if root != self.out.resolve().parent:
             print(f"paths are relative to {root}: pass --root {root} to commands that read scans")
 
 
 def print_codes(codes: Counter[RejectCode], table: Path) -> None:
     """Print how many were rejected for which reason, the commonest first."""
     if codes:
-        print(f"{codes.total()} rejected -> {table}")
+        print(f"{codes.total():,} rejected -> {table}")
     for code, count in codes.most_common():
-        print(f"  {count:>7}  {code.name:<20}{code.value}")
-
-
-def without_twins(findings: Findings) -> list[Scan]:
-    """Return the scans, only the first of those that are the same file twice."""
-    scans = list({scan.scan_id: scan for scan in reversed(findings.scans)}.values())[::-1]
-    findings.counts["identical copies of NIfTI files"] += len(findings.scans) - len(scans)
-    return scans
-
-
-def manifest_of(scans: Sequence[Scan], root: Path, key: bytes, site: str) -> pd.DataFrame:
-    """Return the manifest of some scans.
-
-    Args:
-        scans: what was found.
-        root: the folder that paths are to be relative to.
-        key: the secret of the patients' and studies' hashes.
-        site: the hospital.
-    """
-    rows = [
-        {
-            "scan_id": scan.scan_id,
-            "path": os.path.relpath(scan.path, root),
-            "format": scan.format,
-            "patient_id": scan.patient if scan.slices else keyed_id("patient", scan.patient, key),
-            "study_id": scan.study,
-            "site": site,
-            **scan.facts,
-        }
-        for scan in scans
-    ]
-    return with_types(pd.DataFrame(rows, columns=list(COLUMNS)), Path("the new manifest"))
+        print(f"  {count:>9,}  {code.name:<20}{code.value}")
 
 
 COMMAND = Index

@@ -16,9 +16,10 @@ from pydantic_settings import CliPositionalArg
 from fmct.console.command import Command, main, validation_error
 from fmct.console.errors import ExitCode, UsageError
 from fmct.console.progress import track
-from fmct.data.cache_building import Batch, batches_of, outcomes
-from fmct.data.manifest import read_manifest
+from fmct.data.cache_building import Batch, batches_of
+from fmct.data.manifest import read_manifest, scan_path
 from fmct.data.presets import IsotropicSettings
+from fmct.data.processes import run_jobs
 from fmct.data.rejection import RejectCode
 from fmct.data.volumes import VolumeCache
 from fmct.index import print_codes
@@ -87,7 +88,7 @@ class Preprocess(Command):
             raise validation_error(error, "fmct preprocess") from error
 
     def _check_root(self, frame: pd.DataFrame, root: str) -> None:
-        if len(frame) and not any((Path(root) / path).exists() for path in frame["path"]):
+        if len(frame) and not any(scan_path(row, root).exists() for row in frame.to_dict("records")):
             raise UsageError(
                 f"the scans aren't there: neither {frame['path'].iloc[0]} nor the {len(frame) - 1} after it",
                 root,
@@ -96,7 +97,7 @@ class Preprocess(Command):
 
     def _work(self, batches: list[Batch], cache: VolumeCache) -> Counter[RejectCode]:
         codes: Counter[RejectCode] = Counter()
-        done = (outcome for part in outcomes(batches, self.workers) for outcome in part)
+        done = (outcome for part in run_jobs(batches, self.workers) for outcome in part)
         saved = time.monotonic()
         try:
             for outcome in track(done, "preprocess", total=sum(len(batch.rows) for batch in batches)):

@@ -32,7 +32,7 @@ def write_series(
     hu: np.ndarray,
     positions_lps: np.ndarray,
     orientation: Sequence[float] = AXIAL,
-    pixel_mm: tuple[float, float] = (2.0, 1.5),
+    pixel_mm: tuple[float, float] = (6.0, 4.5),
     intercept: float | None = -1024,
     names: Sequence[str] | None = None,
     **tags: Any,
@@ -92,6 +92,6 @@ def write_series(
     return paths
 
 
-def stacked(slices: int, gap_mm: float = 5.0, first: Sequence[float] = (-30.0, -30.0, 0.0)) -> np.ndarray:
+def stacked(slices: int, gap_mm: float = 8.0, first: Sequence[float] = (-90.0, -90.0, 0.0)) -> np.ndarray:
     """Positions (K, 3) of slices that follow each other along z."""
     return np.asarray(first) + np.arange(slices)[:, None] * np.array([0.0, 0.0, gap_mm])

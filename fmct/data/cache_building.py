@@ -6,14 +6,14 @@ scan by scan. Only the process that started all this writes the index.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import blosc2
 import numpy as np
+import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from fmct.console.errors import UsageError
@@ -23,6 +23,7 @@ from fmct.data.nifti import load_nifti
 from fmct.data.preprocessing import preprocess_stack
 from fmct.data.presets import IsotropicSettings
 from fmct.data.rejection import RejectCode, ScanError
+from fmct.data.rules import LOADING_RULES
 from fmct.data.scan import Scan
 from fmct.data.series import find_scans
 from fmct.data.volumes import VolumeCache
@@ -112,8 +113,10 @@ def load_row(row: Row, root: Path, found: dict[Path, list[Scan]]) -> SliceStack:
         if row["format"] == "nifti":
             return load_nifti(path)
         if path not in found:
-            found[path] = find_scans([path])[0]
-        return matching_scan(found[path], row, path).load()
+            found[path] = find_scans([path], LOADING_RULES)[0]
+        scan = matching_scan(found[path], row, path)
+        check_complete(scan, row)
+        return scan.load()
     except OSError as error:
         raise ScanError(RejectCode.UNREADABLE, path, f"can't be opened ({error.strerror})") from error
 
@@ -133,6 +136,18 @@ def matching_scan(scans: Sequence[Scan], row: Row, path: Path) -> Scan:
         if len(candidates) == 1:
             return candidates[0]
     raise ScanError(RejectCode.MISSING, path, f"none of the {len(scans)} usable series in the folder is this one")
+
+
+def check_complete(scan: Scan, row: Row) -> None:
+    """Check that a scan has the slices that it had when it was indexed.
+
+    Raises:
+        ScanError: MISSING, when it has more or fewer.
+    """
+    expected: Any = row.get("n_slices")
+    if not pd.isna(expected) and int(expected) != len(scan.slices):
+        detail = f"{len(scan.slices)} slices on disk, {int(expected)} in the manifest: run `fmct index` again"
+        raise ScanError(RejectCode.MISSING, scan.path, detail)
 
 
 def source_facts(stack: SliceStack) -> dict[str, float | int]:
@@ -159,38 +174,3 @@ def batches_of(rows: Sequence[Row], root: Path, cache: VolumeCache, processes: i
         else:
             batches.append([row])
     return [Batch(batch, root, cache.folder, cache.settings) for batch in batches]
-
-
-def outcomes(batches: Sequence[Batch], workers: int) -> Iterator[list[Outcome]]:
-    """Yield what becomes of the batches, as it becomes known.
-
-    Args:
-        batches: what to do.
-        workers: processes of a local Dask cluster; 0 and 1 mean this process.
-    """
-    if workers <= 1:
-        for batch in batches:
-            yield batch.run()
-        return
-    from distributed import Client, LocalCluster, as_completed
-
-    cluster = LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL
-    )
-    with cluster, Client(cluster) as client:
-        running = {client.submit(Batch.run, batch, pure=False): batch for batch in batches}
-        waiting = as_completed(list(running))
-        for future in waiting:
-            batch = running.pop(future)
-            error = future.exception()
-            if error is None:
-                yield future.result()
-            elif isinstance(error, OSError):
-                raise error
-            elif len(batch.rows) == 1:
-                yield batch.failed(error)
-            else:
-                for single in batch.singly():
-                    again = client.submit(Batch.run, single, pure=False)
-                    running[again] = single
-                    waiting.add(again)

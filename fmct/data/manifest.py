@@ -20,6 +20,8 @@ from fmct.console.files import atomic_path
 from fmct.data.manifest_checks import SPLITS as SPLITS
 from fmct.data.manifest_checks import check_manifest
 from fmct.data.manifest_checks import check_splits as check_splits
+from fmct.data.path_names import PathNames, is_redacted
+from fmct.data.privacy import read_key
 
 LABEL_PREFIX = "label:"
 REQUIRED_COLUMNS = ("scan_id", "path", "format", "patient_id")
@@ -84,19 +86,30 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> pd.DataFr
     return frame
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV (everything as text) or Parquet file as it is."""
-    require_file(path, "the manifest", "make one with `fmct index ROOT --out MANIFEST.csv`")
+def read_table(
+    path: Path, name: str = "the manifest", fix: str = "make one with `fmct index ROOT --out MANIFEST.csv`"
+) -> pd.DataFrame:
+    """Read a CSV (everything as text) or Parquet file as it is.
+
+    Args:
+        path: the file.
+        name: how errors call it.
+        fix: what they advise.
+
+    Raises:
+        UsageError: when it is missing, empty, of another type or broken.
+    """
+    require_file(path, name, fix)
     try:
         if path.suffix == ".csv":
             return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
     except pd.errors.EmptyDataError as error:
-        raise UsageError("the manifest is an empty file", path, "make one with `fmct index`") from error
+        raise UsageError(f"{name} is an empty file", path, fix) from error
     except (pd.errors.ParserError, UnicodeDecodeError, pyarrow.lib.ArrowInvalid, OSError) as error:
-        raise UsageError(f"the manifest can't be read ({str(error).splitlines()[0]})", path, "make it anew") from error
-    raise UsageError(f"a manifest is .csv or .parquet, not {path.suffix!r}", path, "rename or convert the file")
+        raise UsageError(f"{name} can't be read ({str(error).splitlines()[0]})", path, "make it anew") from error
+    raise UsageError(f"{name} must be .csv or .parquet, not {path.suffix!r}", path, "rename or convert the file")
 
 
 def with_types(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -181,10 +194,12 @@ def scan_path(row: Mapping[Hashable, Any] | pd.Series[Any], root: str | Path) ->
         root: the folder that paths are relative to.
 
     Raises:
-        UsageError: when the path leads out of the root, by itself or through a link.
+        UsageError: when the path leads out of the root, by itself or through a link, or was written with hashes for
+            names and no name on disk has them.
     """
-    inside = Path(root).resolve()
-    path = (inside / str(row["path"])).resolve()
+    inside, written = Path(root).resolve(), str(row["path"])
+    names = PathNames(inside, read_key(make=False) if is_redacted(written) else None)
+    path = names.real(written).resolve()
     if not path.is_relative_to(inside):
         raise UsageError(
             f"the path of scan {row['scan_id']} leads out of the root to {path}",

@@ -18,21 +18,26 @@ from pathlib import Path
 from fmct.console.errors import UsageError
 
 DEFAULT_KEY_FILE = Path("~/.config/fmct/patient_id.key")
+KEY_FILE_VARIABLE = "FMCT_KEY_FILE"
 HASH_CHARACTERS = 16
 SHORTEST_KEY_CHARACTERS = 32
 OLDEST_AGE_YEARS = 90.0
 
 
-def read_key(path: Path | None = None) -> bytes:
+def read_key(path: Path | None = None, make: bool = True) -> bytes:
     """Return the secret key, making the file (mode 600, 256 random bits) where there is none yet.
 
     Args:
-        path: the key's file; None means `~/.config/fmct/patient_id.key`.
+        path: the key's file; None means `$FMCT_KEY_FILE`, else `~/.config/fmct/patient_id.key`.
+        make: otherwise a missing file is an error.
 
     Raises:
         UsageError: when the file is too short to be a key, or can't be read or made.
     """
-    path = (path or DEFAULT_KEY_FILE).expanduser()
+    path = (path or Path(os.environ.get(KEY_FILE_VARIABLE) or DEFAULT_KEY_FILE)).expanduser()
+    if not make and not path.exists():
+        fix = f"name the key file that `fmct index` used in ${KEY_FILE_VARIABLE}"
+        raise UsageError("the key that the paths were hashed with isn't here", path, fix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:

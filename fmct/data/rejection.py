@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-import pandas as pd
-
 from fmct.console.errors import FmctError
 from fmct.console.files import atomic_path
 
-REJECTS_COLUMNS = ["path", "code", "detail"]
+REJECTS_COLUMNS = ["path", "code", "detail", "scan_id"]
 
 
 class RejectCode(Enum):
@@ -41,6 +40,7 @@ class RejectCode(Enum):
     CONTRAST = "A contrast agent was given (an optional rule)."
     IMPLAUSIBLE_HU = "The values are no Hounsfield units: no air, no tissue, constant, or not finite."
     NOT_A_HEAD = "No head was found, or mostly body."
+    COPY = "The same scan is in the manifest already, from another place."
     NOT_CHOSEN = "Another series of the study was chosen, or the criteria don't list this one."
     MISSING = "The path of the manifest, or the series in it, isn't on disk."
     FAILED = "Preprocessing broke off with an unexpected error."
@@ -63,15 +63,24 @@ class ScanError(FmctError):
 
 @dataclass(frozen=True)
 class Reject:
-    """One line of rejects.csv."""
+    """One line of rejects.csv.
+
+    Attributes:
+        path: of the file, or of the deepest folder that holds the series.
+        code: the reason.
+        detail: what was found.
+        scan_id: the one that the series would have in a manifest; empty for single files.
+    """
 
     path: str
     code: RejectCode
     detail: str
+    scan_id: str = ""
 
 
 def write_rejects(rejects: Iterable[Reject], path: Path) -> None:
-    """Write rejects.csv (path, code, detail), sorted by path, whole or not at all."""
-    rows = sorted((reject.path, reject.code.name, reject.detail) for reject in rejects)
-    with atomic_path(path) as temporary:
-        pd.DataFrame(rows, columns=REJECTS_COLUMNS).to_csv(temporary, index=False)
+    """Write rejects.csv (path, code, detail, scan_id) in the order given, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(REJECTS_COLUMNS)
+        table.writerows((reject.path, reject.code.name, reject.detail, reject.scan_id) for reject in rejects)

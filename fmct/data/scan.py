@@ -14,7 +14,7 @@ from fmct.data.geometry import LPS_TO_RAS, SliceStack, gantry_tilt_deg, stack_fr
 from fmct.data.nifti import content_id, load_nifti, open_nifti, stem
 from fmct.data.privacy import uid_hash
 from fmct.data.rejection import RejectCode, ScanError
-from fmct.data.series_rules import slice_normal_lps
+from fmct.data.series_rules import Extent, slice_normal_lps
 
 Facts = dict[str, str | int | float]
 
@@ -31,6 +31,7 @@ class Scan:
         facts: what the manifest's columns from `series_id` to `sex` say, as far as known.
         patient: keyed hash of the patient's identifier; of NIfTI files, what stands for it, in the clear.
         study: keyed hash of the study's UID, "" where there is none.
+        extent_mm: what it covers, see `Extent`.
         slices: headers of the slices in order along the normal; none for NIfTI.
     """
 
@@ -40,6 +41,7 @@ class Scan:
     facts: Facts = field(repr=False)
     patient: str = field(repr=False)
     study: str = field(repr=False)
+    extent_mm: Extent
     slices: tuple[SliceHeader, ...] = field(repr=False, default=())
 
     def load(self) -> SliceStack:
@@ -62,7 +64,7 @@ def scan_from_slices(slices: Sequence[SliceHeader]) -> Scan:
     normal = slice_normal_lps(first)
     gaps = np.diff(origins @ normal)
     facts: Facts = {
-        "series_id": first.series_id,
+        "series_id": "+".join(dict.fromkeys(header.series_id for header in slices)),
         "n_slices": len(slices),
         "spacing_x_mm": first.pixel_spacing_mm[1],
         "spacing_y_mm": first.pixel_spacing_mm[0],
@@ -84,6 +86,11 @@ def scan_from_slices(slices: Sequence[SliceHeader]) -> Scan:
         facts=facts,
         patient=first.patient_id or first.study_id,
         study=first.study_id,
+        extent_mm=(
+            first.columns * first.pixel_spacing_mm[1],
+            first.rows * first.pixel_spacing_mm[0],
+            float(gaps.sum() + (gaps[0] + gaps[-1]) / 2),
+        ),
         slices=tuple(slices),
     )
 
@@ -94,10 +101,11 @@ def scan_id_of(slices: Sequence[SliceHeader]) -> str:
     Without a series UID the images' UIDs stand for it, and without those their sizes and places.
     """
     first = slices[0]
+    series = "+".join(dict.fromkeys(header.series_id for header in slices))
     orientation = (np.round(first.orientation_lps, 2) + 0.0).tolist()
     sop_ids = sorted(header.sop_id for header in slices)
     places = sorted((header.rows, header.columns, *header.position_lps_mm) for header in slices)
-    return uid_hash(f"{first.series_id or (sop_ids if sop_ids[0] else places)} {orientation}")
+    return uid_hash(f"{series or (sop_ids if sop_ids[0] else places)} {orientation}")
 
 
 def stack_from_slices(slices: Sequence[SliceHeader]) -> SliceStack:
@@ -142,7 +150,10 @@ def scan_from_nifti(path: Path) -> Scan:
         "slice_gap_max_mm": round(float(stack.gaps_mm.max()), 4),
         "gantry_tilt_deg": round(gantry_tilt_deg(stack.origins_ras_mm, stack.normal_ras), 2),
     }
-    return Scan(content_id(path), path, "nifti", facts, patient=stem(path), study="")
+    _, rows, columns = stack.hu.shape
+    gaps = stack.gaps_mm
+    extent_mm = (columns * column_mm, rows * row_mm, float(gaps.sum() + (gaps[0] + gaps[-1]) / 2))
+    return Scan(content_id(path), path, "nifti", facts, patient=stem(path), study="", extent_mm=extent_mm)
 
 
 def common_folder(paths: Sequence[Path]) -> Path:

@@ -1,191 +1,69 @@
-"""From files to scans: which DICOM series and NIfTIs under some paths are usable, and why the others aren't."""
+"""From files to scans, all in memory: for a folder or a list of files, not for an archive (that's `fmct index`)."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from itertools import repeat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from fmct.console.progress import track
-from fmct.data.dicom import UNSHARED_KEY, SliceHeader, has_prefix, read_headers
-from fmct.data.duplicates import without_copies
-from fmct.data.nifti import is_nifti
-from fmct.data.rejection import Reject, RejectCode, ScanError
-from fmct.data.scan import Scan, common_folder, scan_from_nifti, scan_from_slices
-from fmct.data.series_rules import SAME_ORIENTATION, SLICE_RULES, STACK_RULES, no_geometry
-from fmct.data.walk import claims_to_be_scan, files_under
-
-FILES_AT_ONCE = 256
+from fmct.data.archive import HeaderJob, in_batches, look_at, stamp_of
+from fmct.data.dicom import UNSHARED_KEY, SliceHeader
+from fmct.data.processes import run_jobs
+from fmct.data.rejection import Reject
+from fmct.data.rules import ALL_RULES, Rules
+from fmct.data.scan import Scan
+from fmct.data.study import judge_scan, judge_study
+from fmct.data.walk import files_under
 
 
-@dataclass
-class Findings:
-    """What was found under some paths; `counts` says how many files were what, those passed over among them."""
+def find_scans(paths: Sequence[Path], rules: Rules = ALL_RULES) -> tuple[list[Scan], list[Reject]]:
+    """Find the usable scans in folders, lists of DICOM files and NIfTI files: all of a study, judged by their headers.
 
-    scans: list[Scan] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
+    Args:
+        paths: folders and files.
+        rules: which rules are on.
 
-    def reject(self, path: Path, code: RejectCode, detail: str) -> None:
-        """Add a reject."""
-        self.rejects.append(Reject(str(path), code, detail))
-
-
-def find_scans(paths: Sequence[Path]) -> tuple[list[Scan], list[Reject]]:
-    """Find the usable scans in folders, lists of DICOM files and NIfTI files.
+    Returns:
+        The scans, by path, and why the rest isn't usable.
 
     Raises:
         UsageError: when a path doesn't exist.
     """
-    findings = survey(paths)
-    return findings.scans, findings.rejects
+    scans: list[Scan] = []
+    rejects: list[Reject] = []
+    studies: dict[str, list[SliceHeader]] = {}
+    for path in files_under([Path(path) for path in paths]):
+        seen = look_at(path, UNSHARED_KEY)
+        if isinstance(seen, list):
+            for header in seen:
+                studies.setdefault(header.study_id or header.series_id or str(path.parent), []).append(header)
+        elif isinstance(seen, Scan):
+            reject = judge_scan(seen, rules)
+            if reject is None:
+                scans.append(seen)
+            else:
+                rejects.append(reject)
+        elif isinstance(seen, Reject):
+            rejects.append(seen)
+    for headers in studies.values():
+        judged = judge_study(headers, rules)
+        scans += judged.scans
+        rejects += judged.rejects
+    return sorted(scans, key=lambda scan: (str(scan.path), scan.scan_id)), rejects
 
 
-def survey(paths: Sequence[Path], workers: int = 0, progress: bool = False, key: bytes = UNSHARED_KEY) -> Findings:
-    """Find scans and rejects, and count what was passed over.
+def slice_headers(paths: Sequence[Path], workers: int = 0, key: bytes = UNSHARED_KEY) -> Iterator[SliceHeader]:
+    """Yield the headers of all DICOM slices under some paths, whatever series they belong to and how good it is.
 
     Args:
         paths: folders and files.
-        workers: processes that read headers; 0 and 1 mean this one.
-        progress: show how far the reading has come.
+        workers: processes that read; 0 and 1 mean this one.
         key: the secret of the hashes.
 
     Raises:
         UsageError: when a path doesn't exist.
     """
-    findings = Findings()
-    headers: list[SliceHeader] = []
-    files = list(files_under([Path(path) for path in paths]))
-    seen = read_all(files, workers, key)
-    for result in track(seen, "read headers", total=len(files)) if progress else seen:
-        if isinstance(result, list):
-            headers.extend(result)
-            findings.counts["DICOM images"] += 1
-        elif isinstance(result, Scan):
-            findings.scans.append(result)
-            findings.counts["NIfTI files"] += 1
-        elif isinstance(result, Reject):
-            findings.rejects.append(result)
-        else:
-            findings.counts[result] += 1
-    choose_series(headers, findings)
-    findings.scans.sort(key=lambda scan: (str(scan.path), scan.scan_id))
-    return findings
-
-
-Seen = list[SliceHeader] | Scan | Reject | str
-
-
-def slice_headers(paths: Sequence[Path], workers: int = 0, key: bytes = UNSHARED_KEY) -> Iterator[SliceHeader]:
-    """Yield the headers of all DICOM slices under some paths, whatever series they belong to and how good it is."""
-    for result in read_all(list(files_under(paths)), workers, key):
-        if isinstance(result, list):
-            yield from result
-
-
-def read_all(files: Sequence[Path], workers: int, key: bytes) -> Iterator[Seen]:
-    """Look at each file, in this process or in several."""
-    if workers <= 1 or len(files) <= FILES_AT_ONCE:
-        yield from (look_at(file, key) for file in files)
-        return
-    chunks = [files[start : start + FILES_AT_ONCE] for start in range(0, len(files), FILES_AT_ONCE)]
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for results in pool.map(look_at_many, chunks, repeat(key)):
-            yield from results
-
-
-def look_at_many(files: Iterable[Path], key: bytes) -> list[Seen]:
-    """Look at several files, to send less between processes."""
-    return [look_at(file, key) for file in files]
-
-
-def look_at(path: Path, key: bytes) -> Seen:
-    """Return what a file is: slices' headers, a NIfTI scan, a reject, or a word for what is passed over."""
-    try:
-        if path.stat().st_size == 0:
-            return Reject(str(path), RejectCode.EMPTY, "0 bytes") if claims_to_be_scan(path) else "empty files"
-        if is_nifti(path):
-            return scan_from_nifti(path)
-        prefixed = has_prefix(path)
-        if prefixed is None:
-            return "other files"
-        return read_headers(path, prefixed, key) or "index objects"
-    except ScanError as error:
-        return Reject(str(path), error.code, error.detail)
-    except OSError as error:
-        return Reject(str(path), RejectCode.UNREADABLE, f"can't be opened ({error.strerror})")
-
-
-def choose_series(headers: Iterable[SliceHeader], findings: Findings) -> None:
-    """Group slices into series, judge each, and add the outcome to the findings.
-
-    A series of several orientations makes a stack for each. Files of a series that are no axial images (a scout among
-    the slices) are rejected by themselves, the rest is judged without them.
-    """
-    by_series: dict[tuple[str, str], list[SliceHeader]] = {}
-    for header in headers:
-        by_series.setdefault((header.study_id, header.series_id), []).append(header)
-    for series in by_series.values():
-        usable = reject_slices(series, findings)
-        problem = no_geometry(usable) if usable else None
-        if problem:
-            findings.reject(folder_of(usable), RejectCode.NO_GEOMETRY, problem)
-            continue
-        for stack in split_by_orientation(usable):
-            judge_stack(stack, findings)
-
-
-def reject_slices(series: Sequence[SliceHeader], findings: Findings) -> list[SliceHeader]:
-    """Return the slices that no slice rule refuses; add one reject for each code among the others."""
-    refused: dict[RejectCode, list[SliceHeader]] = {}
-    details: dict[RejectCode, str] = {}
-    usable = []
-    for header in series:
-        for code, rule in SLICE_RULES:
-            problem = rule(header)
-            if problem:
-                refused.setdefault(code, []).append(header)
-                details.setdefault(code, problem)
-                break
-        else:
-            usable.append(header)
-    for code, slices in refused.items():
-        rest = "" if len(slices) == len(series) else "; the others were judged without them"
-        findings.reject(folder_of(slices), code, f"{details[code]} ({len(slices)} of {len(series)} files{rest})")
-    return usable
-
-
-def split_by_orientation(series: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
-    """Return the slices grouped by orientation."""
-    groups: list[list[SliceHeader]] = []
-    for header in series:
-        for group in groups:
-            if np.abs(np.subtract(group[0].orientation_lps, header.orientation_lps)).max() < SAME_ORIENTATION:
-                group.append(header)
-                break
-        else:
-            groups.append([header])
-    return groups
-
-
-def judge_stack(stack: Sequence[SliceHeader], findings: Findings) -> None:
-    """Take out copies, and make a scan of slices of one orientation or a reject."""
-    distinct = without_copies(sorted(stack, key=lambda header: str(header.path)))
-    findings.counts["identical copies of slices"] += len(stack) - len(distinct)
-    for code, rule in STACK_RULES:
-        problem = rule(distinct)
-        if problem:
-            findings.reject(folder_of(stack), code, problem)
-            return
-    findings.scans.append(scan_from_slices(distinct))
-
-
-def folder_of(slices: Sequence[SliceHeader]) -> Path:
-    """Return the folder that holds the slices."""
-    return common_folder([header.path for header in slices])
+    files = ((path, stamp_of(path)) for path in files_under(paths))
+    for part in run_jobs((HeaderJob(batch, key) for batch in in_batches(files)), workers):
+        for _, _, seen in part:
+            if isinstance(seen, list):
+                yield from seen

@@ -1,6 +1,7 @@
-"""What makes a DICOM series usable. A rule is a function and a line in one of the two tables at the end.
+"""What makes a series usable, by its headers. A rule is a function and a line in one of the tables at the end.
 
-Rules on slices say of each file alone what it is not; rules on stacks look at all slices of one orientation together.
+Rules on slices say of each file alone what it is not; rules on stacks look at all slices of one orientation together;
+those on whole stacks and on extents (NIfTI files have one too) wait until the parts of a head have been joined.
 Each returns None where all is well, otherwise what it found, in figures and without anything that names the patient.
 """
 
@@ -12,10 +13,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fmct.data.dicom import SliceHeader
+from fmct.data.gaps import holes_in
 from fmct.data.geometry import FEWEST_SLICES, Vectors
 from fmct.data.rejection import RejectCode
 
+Extent = tuple[float, float, float]
+"""Millimeters across the columns, down the rows and along the normal, half a pixel or gap beyond the centers."""
+
 SAME_POSITION_MM = 0.01
+LEAST_COVERAGE_MM = 80.0
+LEAST_FIELD_MM = 140.0
 SAME_ORIENTATION = 1e-3
 SECONDARY_CAPTURE_UID = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -71,15 +78,54 @@ def one_position(stack: Sequence[SliceHeader]) -> str | None:
     return f"{len(stack)} images at one position" if same else None
 
 
+def not_two_slices(stack: Sequence[SliceHeader]) -> str | None:
+    """Refuse a single slice: no volume."""
+    return "a single slice" if len(stack) < 2 else None
+
+
+def duplicate_position(stack: Sequence[SliceHeader]) -> str | None:
+    """Refuse different images at one place: two phases or kernels in one series. Copies have been taken out before."""
+    twice = len(stack) - len(one_for_each_position(stack))
+    return f"{twice} of {len(stack)} images share their position with another, different one" if twice else None
+
+
+def one_for_each_position(stack: Sequence[SliceHeader]) -> list[SliceHeader]:
+    """Return the first slice at each position; for stacks that are in order along their normal."""
+    positions = positions_mm(stack)
+    apart = np.diff(positions, prepend=-np.inf) >= SAME_POSITION_MM
+    return [header for header, first in zip(stack, apart, strict=True) if first]
+
+
 def too_few_slices(stack: Sequence[SliceHeader]) -> str | None:
     """Refuse what can't show a head."""
     return f"slices: {len(stack)}, at least {FEWEST_SLICES} needed" if len(stack) < FEWEST_SLICES else None
 
 
-def duplicate_position(stack: Sequence[SliceHeader]) -> str | None:
-    """Refuse different images at one place: two phases or kernels in one series. Copies have been taken out before."""
-    twice = int((np.diff(np.sort(positions_mm(stack))) < SAME_POSITION_MM).sum())
-    return f"{twice} of {len(stack)} images share their position with another, different one" if twice else None
+def gap(stack: Sequence[SliceHeader]) -> str | None:
+    """Refuse a stack with holes; tell where they are."""
+    holes = holes_in(positions_mm(stack))
+    if not holes:
+        return None
+    first = holes[0]
+    z_mm = (stack[first.after].position_lps_mm[2] + stack[first.after + 1].position_lps_mm[2]) / 2
+    more = f", and {len(holes) - 1} more such gaps" if len(holes) > 1 else ""
+    return (
+        f"slice missing at z = {z_mm:.1f} mm: a gap of {first.gap_mm:.1f} mm between gaps of {first.usual_mm:.1f} mm "
+        f"({first.missing} missing){more}"
+    )
+
+
+def short_coverage(extent_mm: Extent) -> str | None:
+    """Refuse stacks too short to show a head's findings: a brain is 130 mm high."""
+    along = extent_mm[2]
+    return f"slices cover {along:.0f} mm, at least {LEAST_COVERAGE_MM:g} needed" if along < LEAST_COVERAGE_MM else None
+
+
+def small_field(extent_mm: Extent) -> str | None:
+    """Refuse fields of view that no head fits in, such as those of temporal bones and orbits."""
+    across, down = extent_mm[:2]
+    small = min(across, down) < LEAST_FIELD_MM
+    return f"field of view {across:.0f} x {down:.0f} mm, at least {LEAST_FIELD_MM:g} needed" if small else None
 
 
 def slice_normal_lps(header: SliceHeader) -> Vectors:
@@ -101,7 +147,15 @@ SLICE_RULES: tuple[tuple[RejectCode, Callable[[SliceHeader], str | None]], ...] 
 )
 STACK_RULES: tuple[tuple[RejectCode, Callable[[Sequence[SliceHeader]], str | None]], ...] = (
     (RejectCode.MIXED_SIZE, mixed_size),
+    (RejectCode.TOO_FEW_SLICES, not_two_slices),
     (RejectCode.ONE_POSITION, one_position),
-    (RejectCode.TOO_FEW_SLICES, too_few_slices),
     (RejectCode.DUPLICATE_POSITION, duplicate_position),
+)
+WHOLE_STACK_RULES: tuple[tuple[RejectCode, Callable[[Sequence[SliceHeader]], str | None]], ...] = (
+    (RejectCode.TOO_FEW_SLICES, too_few_slices),
+    (RejectCode.GAP, gap),
+)
+EXTENT_RULES: tuple[tuple[RejectCode, Callable[[Extent], str | None]], ...] = (
+    (RejectCode.SHORT_COVERAGE, short_coverage),
+    (RejectCode.SMALL_FIELD, small_field),
 )

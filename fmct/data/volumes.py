@@ -191,7 +191,7 @@ class VolumeCache:
         """Write index.parquet and rejects.csv."""
         with atomic_path(self.folder / "index.parquet") as temporary:
             self.index.sort_index().to_parquet(temporary)
-        columns = [*REJECTS_COLUMNS, "scan_id"]
+        columns = REJECTS_COLUMNS
         rows = sorted(self._rejects.values(), key=lambda row: (str(row["path"]), str(row["scan_id"])))
         with atomic_path(self.folder / "rejects.csv") as temporary:
             pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False)
@@ -238,5 +238,5 @@ def empty_index() -> pd.DataFrame:
 def read_rejects(path: Path) -> pd.DataFrame:
     """Return the rejects (path, code, detail, scan_id), empty where there are none."""
     if not path.exists():
-        return pd.DataFrame(columns=[*REJECTS_COLUMNS, "scan_id"])
+        return pd.DataFrame(columns=REJECTS_COLUMNS)
     return pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -21,25 +21,56 @@ def files_under(roots: Sequence[Path]) -> Iterator[Path]:
     Raises:
         UsageError: when a root doesn't exist.
     """
+    for folder, names in folders_under(roots):
+        yield from (folder / name for name in names)
+
+
+def folders_under(roots: Sequence[Path], closed: list[OSError] | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every folder once with the names of its files, as `files_under` has them; empty folders too.
+
+    Args:
+        roots: folders and files.
+        closed: takes up the error of every folder that can't be listed.
+
+    Raises:
+        UsageError: when a root doesn't exist.
+    """
     seen: set[Path] = set()
+    linked: set[Path] = set()
+    alone: dict[Path, list[str]] = {}
     for root in roots:
         if not root.exists():
             raise UsageError("there is no such file or folder", root, "check the path; it is read as given")
         inside = root.resolve()
-        for path in [inside] if inside.is_file() else walk(inside):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                continue
-            target = path.resolve() if path.is_symlink() else path
-            if target not in seen and target.is_file():
-                seen.add(target)
-                yield path
+        if inside.is_file():
+            alone.setdefault(inside.parent, []).append(inside.name)
+            continue
+        for folder, names in walk(inside, closed if closed is not None else []):
+            if folder not in seen:
+                seen.add(folder)
+                yield folder, [name for name in names if counts(folder / name, inside, linked)]
+    for folder, names in alone.items():
+        if folder not in seen:
+            yield folder, sorted(set(names))
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and its subfolders, sorted, without hidden ones."""
-    for parent, folders, names in os.walk(folder, followlinks=False):
+def walk(folder: Path, closed: list[OSError]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and its subfolders with the names of their files, sorted, without hidden ones."""
+    for parent, folders, names in os.walk(folder, onerror=closed.append, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED_FOLDERS)
-        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+        yield Path(parent), sorted(name for name in names if not name.startswith("."))
+
+
+def counts(path: Path, inside: Path, linked: set[Path]) -> bool:
+    """Tell whether a path is a file to look at: of links, the first to a file that lies inside and isn't hidden."""
+    if not path.is_symlink():
+        return path.is_file()
+    target = path.resolve()
+    if not target.is_relative_to(inside) or not target.is_file() or target in linked:
+        return False
+    hidden = any(part.startswith(".") or part in SKIPPED_FOLDERS for part in target.relative_to(inside).parts)
+    linked.add(target)
+    return hidden  # what isn't hidden is walked over by itself
 
 
 def claims_to_be_scan(path: Path) -> bool:
