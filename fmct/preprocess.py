@@ -58,7 +58,7 @@ class Preprocess(Command):
         todo = frame[missing if self.retry_rejected else missing & ~rejected]
         done_before, kept_out = int((~missing).sum()), 0 if self.retry_rejected else int(rejected.sum())
         self._check_root(todo.head(SCANS_TO_PROBE), frame.attrs["root"])
-        batches = batches_of(todo.to_dict("records"), Path(frame.attrs["root"]), cache, max(self.workers, 1))
+        batches = batches_of(todo.to_dict("records"), Path(frame.attrs["root"]), cache, self.workers)
         start = time.monotonic()
         codes = self._work(batches, cache)
         outcome: dict[str, Any] = {

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from fmct.console.command import main
 from fmct.console.errors import FmctError, UsageError
 from fmct.data.phantom.acquisition import Sampler, Scan, acquire, grid_under, linear_weights, noise, scan
 from fmct.data.phantom.bleeds import IPH
@@ -20,6 +22,7 @@ from fmct.data.phantom.head import HeadParameters, Pose
 from fmct.data.phantom.render import Grid
 from fmct.data.phantom.scanner import SCANNERS, Overrides, Protocol, Scanner
 from fmct.data.phantom.writer import Identity, uid, write_dicom, write_nifti
+from fmct.index import COMMAND as INDEX
 
 HEAD = HeadParameters(seed=8, pose=Pose(shift_mm=(2.0, 14.0, -25.0), pitch_deg=4.0))
 COARSE = Overrides(pixel_mm=3.0, slice_mm=4.0)
@@ -272,3 +275,13 @@ def test_hard_cases_are_what_they_are_called(tmp_path: Path) -> None:
     for first, second in zip(twice[:half], twice[half:], strict=True):
         assert first.ImagePositionPatient == second.ImagePositionPatient
         assert first.PixelData != second.PixelData
+
+
+def test_hard_cases_are_rejected_for_what_they_are(tmp_path: Path) -> None:
+    write_hard_cases(tmp_path, seed=0, overrides=COARSE)
+    assert main(INDEX, [str(tmp_path), "--out", str(tmp_path / "m.csv"), "--key-file", str(tmp_path / "k")]) == 3
+    rejects = pd.read_csv(tmp_path / "rejects.csv")
+    assert dict(zip(rejects["path"], rejects["code"], strict=True)) == {
+        path: code.name for path, code in HARD_CASES.items()
+    }
+    assert (tmp_path / "m.csv").read_text().count("\n") == 1

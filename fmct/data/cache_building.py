@@ -6,8 +6,9 @@ scan by scan. Only the process that started all this writes the index.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Batch:
 
     def singly(self) -> list[Batch]:
         """Return a batch for each scan."""
-        return [Batch([row], self.root, self.folder, self.settings) for row in self.rows]
+        return [replace(self, rows=[row]) for row in self.rows]
 
     def failed(self, error: BaseException) -> list[Outcome]:
         """Return the outcome of a batch that was lost with its worker."""
@@ -163,8 +164,12 @@ def source_facts(stack: SliceStack) -> dict[str, float | int]:
 
 
 def batches_of(rows: Sequence[Row], root: Path, cache: VolumeCache, processes: int) -> list[Batch]:
-    """Divide scans into batches: those in one folder stay together, and every process gets several batches."""
-    usual = max(1, min(LARGEST_BATCH, len(rows) // (4 * processes)))
+    """Divide scans into batches: those in one folder stay together, and every process gets several batches.
+
+    A folder that holds more scans than a batch (some data sets are one folder of a million files) is read here, once,
+    and each batch is told which files are whose.
+    """
+    usual = max(1, min(LARGEST_BATCH, len(rows) // (4 * max(processes, 1))))
     batches: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: str(row["path"])):
         last = batches[-1] if batches else []
@@ -173,4 +178,19 @@ def batches_of(rows: Sequence[Row], root: Path, cache: VolumeCache, processes: i
             last.append(row)
         else:
             batches.append([row])
-    return [Batch(batch, root, cache.folder, cache.settings) for batch in batches]
+    made = [Batch(batch, root, cache.folder, cache.settings) for batch in batches]
+    for path, number in Counter(batch[0]["path"] for batch in batches).items():
+        of_folder = [batch for batch in made if batch.rows[0]["path"] == path]
+        if number > 1 and all(row["format"] == "dicom" for batch in of_folder for row in batch.rows):
+            tell_files(of_folder, processes)
+    return made
+
+
+def tell_files(batches: Sequence[Batch], processes: int) -> None:
+    """Read the folder that several batches share, and tell each the files of its scans."""
+    path = scan_path(batches[0].rows[0], batches[0].root)
+    if path.is_dir():
+        scans = {scan.scan_id: scan for scan in find_scans([path], LOADING_RULES, processes)[0]}
+        for batch in batches:
+            ids = [str(row["scan_id"]) for row in batch.rows]
+            batch.found[path] = [scans[scan_id] for scan_id in ids if scan_id in scans]

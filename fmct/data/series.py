@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fmct.data.archive import HeaderJob, in_batches, look_at, stamp_of
+from fmct.data.archive import HeaderJob, in_batches, stamp_of
 from fmct.data.dicom import UNSHARED_KEY, SliceHeader
+from fmct.data.header_store import Seen
 from fmct.data.processes import run_jobs
 from fmct.data.rejection import Reject
 from fmct.data.rules import ALL_RULES, Rules
@@ -15,12 +16,13 @@ from fmct.data.study import judge_scan, judge_study
 from fmct.data.walk import files_under
 
 
-def find_scans(paths: Sequence[Path], rules: Rules = ALL_RULES) -> tuple[list[Scan], list[Reject]]:
+def find_scans(paths: Sequence[Path], rules: Rules = ALL_RULES, workers: int = 0) -> tuple[list[Scan], list[Reject]]:
     """Find the usable scans in folders, lists of DICOM files and NIfTI files: all of a study, judged by their headers.
 
     Args:
         paths: folders and files.
         rules: which rules are on.
+        workers: processes that read headers; 0 and 1 mean this one.
 
     Returns:
         The scans, by path, and why the rest isn't usable.
@@ -31,8 +33,7 @@ def find_scans(paths: Sequence[Path], rules: Rules = ALL_RULES) -> tuple[list[Sc
     scans: list[Scan] = []
     rejects: list[Reject] = []
     studies: dict[str, list[SliceHeader]] = {}
-    for path in files_under([Path(path) for path in paths]):
-        seen = look_at(path, UNSHARED_KEY)
+    for path, seen in looked_at(paths, UNSHARED_KEY, workers):
         if isinstance(seen, list):
             for header in seen:
                 studies.setdefault(header.study_id or header.series_id or str(path.parent), []).append(header)
@@ -62,8 +63,14 @@ def slice_headers(paths: Sequence[Path], workers: int = 0, key: bytes = UNSHARED
     Raises:
         UsageError: when a path doesn't exist.
     """
-    files = ((path, stamp_of(path)) for path in files_under(paths))
+    for _, seen in looked_at(paths, key, workers):
+        if isinstance(seen, list):
+            yield from seen
+
+
+def looked_at(paths: Sequence[Path], key: bytes, workers: int) -> Iterator[tuple[Path, Seen]]:
+    """Yield every file under some paths and what it is."""
+    files = ((path, stamp_of(path)) for path in files_under([Path(path) for path in paths]))
     for part in run_jobs((HeaderJob(batch, key) for batch in in_batches(files)), workers):
-        for _, _, seen in part:
-            if isinstance(seen, list):
-                yield from seen
+        for path, _, seen in part:
+            yield path, seen

@@ -12,12 +12,23 @@ from fmct.data.phantom.acquisition import Scan, acquire
 from fmct.data.phantom.head import draw_head
 from fmct.data.phantom.scanner import SCANNERS, Overrides
 from fmct.data.phantom.writer import Identity, series_header, stored_pixels, uid, write_dicom
+from fmct.data.rejection import RejectCode
 
 HARD_CASES = {
-    "hard_cases/scout": "a localizer: one projection, ImageType LOCALIZER",
-    "hard_cases/two_slices": "a series of two slices",
-    "hard_cases/two_phases": "two scans in one series: two different images at each position",
+    "hard_cases/scout": RejectCode.LOCALIZER,
+    "hard_cases/two_slices": RejectCode.TOO_FEW_SLICES,
+    "hard_cases/two_phases": RejectCode.DUPLICATE_POSITION,
+    "hard_cases/missing_slices": RejectCode.GAP,
+    "hard_cases/base_only": RejectCode.SHORT_COVERAGE,
+    "hard_cases/zoomed": RejectCode.SMALL_FIELD,
+    "hard_cases/raw_values": RejectCode.IMPLAUSIBLE_HU,
 }
+"""What `fmct index` says of each. `two_phases` has two different images at each position; `missing_slices` lacks two in
+its middle; `base_only` is the lowest 60 mm; `zoomed` shows 100 mm around an ear; `raw_values` lacks its rescaling."""
+
+BASE_MM = 60.0
+ZOOM_MM = 100.0
+RAW_OFFSET = 1024
 
 
 def write_hard_cases(cohort: Path, seed: int, overrides: Overrides) -> None:
@@ -28,17 +39,37 @@ def write_hard_cases(cohort: Path, seed: int, overrides: Overrides) -> None:
     scan = acquire(head, scanner, scanner.draw(rng, head, overrides), rng)
     again = acquire(head, scanner, scan.protocol, rng)
     everything = range(len(scan.hu))
+    middle = len(scan.hu) // 2
+    from_base = sorted(everything, key=lambda k: scan.protocol.table_z_mm[k])
+    lowest = scan.protocol.table_z_mm[from_base[0]]
     chosen = {
         "hard_cases/two_slices": some_slices(scan, [0, 1]),
         "hard_cases/two_phases": replace(
             some_slices(scan, [*everything, *everything]), hu=np.concatenate([scan.hu, again.hu])
         ),
+        "hard_cases/missing_slices": some_slices(scan, [k for k in everything if k not in {middle, middle + 1}]),
+        "hard_cases/base_only": some_slices(
+            scan, sorted(k for k in everything if scan.protocol.table_z_mm[k] < lowest + BASE_MM)
+        ),
+        "hard_cases/zoomed": zoomed(scan),
+        "hard_cases/raw_values": replace(scan, hu=np.clip(scan.hu, -RAW_OFFSET, None) + np.int16(RAW_OFFSET)),
     }
-    study = f"hard cases {seed}"
-    identity = Identity(patient_id="H0001", age_years=head.age_years, sex=head.sex, study=study, series=1)
-    for series, (path, made) in enumerate(chosen.items(), 3):
-        write_dicom(made, cohort / path, identity.model_copy(update={"series": series}))
-    write_scout(scan, cohort / "hard_cases/scout", identity)
+    identity = Identity(patient_id="H0001", age_years=head.age_years, sex=head.sex, study="", series=2)
+    for path, made in chosen.items():
+        write_dicom(made, cohort / path, identity.model_copy(update={"study": f"{path} {seed}"}))
+    write_scout(scan, cohort / "hard_cases/scout", identity.model_copy(update={"study": f"scout {seed}"}))
+
+
+def zoomed(scan: Scan) -> Scan:
+    """Return the part of a scan that a reconstruction of one temporal bone shows."""
+    protocol = scan.protocol
+    side = int(ZOOM_MM / protocol.pixel_mm)
+    first = (protocol.matrix - side) // 2
+    rows, columns = slice(first, first + side), slice(0, side)
+    off_center = protocol.pixel_mm * ((protocol.matrix - side) // 2)
+    center = (protocol.center_mm[0] - off_center, protocol.center_mm[1])
+    narrow = protocol.model_copy(update={"matrix": side, "center_mm": center})
+    return replace(scan, protocol=narrow, hu=np.ascontiguousarray(scan.hu[:, rows, columns]))
 
 
 def some_slices(scan: Scan, slices: Sequence[int]) -> Scan:
