@@ -22,6 +22,7 @@ COMMANDS = {
     "embed": "features of scans: a manifest, or plain DICOM and NIfTI paths",
     "report": "compare runs in one HTML file",
     "export": "write a run's weights as a portable package",
+    "bench": "measure this machine, as ratios to a stated baseline in one run",
     "import-reference": "turn a published FM-HCT checkpoint into a weight package",
 }
 
