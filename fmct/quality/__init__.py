@@ -1,0 +1,1 @@
+"""Quality control of a cache: what is measured of each scan, what stands out, and one page that shows it."""
