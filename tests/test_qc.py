@@ -427,7 +427,7 @@ def test_the_middle_slice_is_taken(sources: Path) -> None:
     from fmct.quality.source_panels import middle_slice
 
     headers: list[SliceHeader] = [one for one in slice_headers([sources / "both"]) if one.path.name[0] == "A"]
-    assert middle_slice(headers[::-1]).position_lps_mm[2] == 30.0
+    assert middle_slice(headers[::-1]).position_lps_mm[2] == 48.0
 
 
 def test_examples_are_bounded_and_spread() -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 from fmct.console.errors import FmctError
 from fmct.data.dicom import SliceHeader
 from fmct.data.nifti import is_nifti
+from fmct.data.path_names import PathNames, is_redacted
+from fmct.data.privacy import read_key
 from fmct.data.rejection import RejectCode
 from fmct.data.scan import scan_id_of
 from fmct.data.series import slice_headers
-from fmct.data.walk import walk
+from fmct.data.walk import files_under
 from fmct.quality.panels import Picture, sheet
 from fmct.quality.source_panels import LARGEST_BYTES, NoPictureError, middle_slice, nifti_panels, slice_panel
 
@@ -83,7 +85,8 @@ class RejectPictures:
         if self.root is None:
             raise NoPictureError("where the sources lie isn't known (--root)")
         root = self.root.resolve()
-        source = (root / path).resolve()
+        names = PathNames(root, read_key(make=False) if is_redacted(path) else None)
+        source = names.real(path).resolve()
         if not source.is_relative_to(root):
             raise NoPictureError("the path leads out of the root")
         if not source.exists():
@@ -111,7 +114,7 @@ class RejectPictures:
 
     def _search(self, folder: Path) -> dict[str, list[SliceHeader]] | None:
         limit = min(FILES_IN_FOLDER, self._files_left)
-        files = list(itertools.islice(walk(folder), limit + 1))
+        files = list(itertools.islice(files_under([folder]), limit + 1))
         if len(files) > limit:
             return None
         self._files_left -= len(files)
