@@ -33,6 +33,9 @@ class DataConfig(Config):
     workers: int = Field(0, ge=0, description="loader processes per device; 0 loads in the training process")
     train_splits: tuple[Split, ...] = Field(("train",), min_length=1, description='"" stands for rows without a split')
     val_splits: tuple[Split, ...] = Field(("val",), description="empty: no validation")
+    soft_labels: bool = Field(
+        False, description="train on soft:NAME, the share of readers, where the manifest has it; validation stays hard"
+    )
     sites: tuple[str, ...] | None = Field(None, min_length=1, description="only these sites; null: all")
 
     def build(self, labels: Sequence[str], seed: int) -> ScanDataModule:
@@ -55,7 +58,7 @@ class ScanDataModule(L.LightningDataModule):
         frame = read_manifest(config.manifest)
         if config.sites is not None:
             frame = self._of_sites(frame, config.sites)
-        self.train = self._dataset(frame, config.train_splits)
+        self.train = self._dataset(frame, config.train_splits, config.soft_labels)
         has_val = bool(frame["split"].isin(config.val_splits).any()) if config.val_splits else False
         self.val = self._dataset(frame, config.val_splits) if has_val else None
         self._check_shapes()
@@ -70,7 +73,7 @@ class ScanDataModule(L.LightningDataModule):
             )
         return frame[frame["site"].isin(sites)]
 
-    def _dataset(self, frame: pd.DataFrame, splits: Sequence[str]) -> ScanDataset:
+    def _dataset(self, frame: pd.DataFrame, splits: Sequence[str], soft: bool = False) -> ScanDataset:
         chosen = frame[frame["split"].isin(splits)]
         if chosen.empty:
             counts = ", ".join(f"{name or '(empty)'}: {n}" for name, n in frame["split"].value_counts().items())
@@ -80,7 +83,7 @@ class ScanDataModule(L.LightningDataModule):
                 self.config.manifest,
                 "assign splits with `fmct split`, or change data.train_splits / data.val_splits",
             )
-        return ScanDataset(cached_rows(chosen, self.cache, self.config.manifest), self.cache, self.labels)
+        return ScanDataset(cached_rows(chosen, self.cache, self.config.manifest), self.cache, self.labels, soft)
 
     def _check_shapes(self) -> None:
         ids = [scan_id for data in (self.train, self.val) if data for scan_id in data.scan_ids]

@@ -83,33 +83,75 @@ def refuse_paths(frame: pd.DataFrame, source: Path, root: Path, outside: pd.Seri
         )
 
 
+class LeakError(UsageError):
+    """The same patient, study, series or scan in two splits."""
+
+
 def check_splits(*frames: pd.DataFrame) -> None:
-    """Check that no patient is in two splits, within one manifest or across several.
+    """Check that no patient, study, series or scan is in two splits, within one manifest or across several.
 
     Args:
-        frames: manifests with `patient_id`, `scan_id` and `split`; an empty split belongs to none.
+        frames: manifests; an empty split belongs to none.
 
     Raises:
-        UsageError: naming one such patient and two of the scans.
+        LeakError: naming one that is, and two of the scans.
     """
-    parts = [
-        frame.loc[frame["split"] != "", ["patient_id", "split", "scan_id"]].assign(
-            source=str(frame.attrs.get("source", "the manifest"))
-        )
-        for frame in frames
-    ]
-    first = pd.concat(parts, ignore_index=True).drop_duplicates(["patient_id", "split"])
-    torn = first["patient_id"].duplicated(keep=False)
-    if not torn.any():
+    found = shared_between_splits(*frames)
+    if found.empty:
         return
-    patient = first.loc[torn, "patient_id"].iloc[0]
-    one, other = first[first["patient_id"] == patient].to_dict("records")[:2]
-    raise UsageError(
-        f"patient {patient} is in two splits: {one['split']} (scan {one['scan_id']}) and {other['split']} "
-        f"(scan {other['scan_id']}); {first.loc[torn, 'patient_id'].nunique()} such patients",
-        " and ".join(dict.fromkeys([one["source"], other["source"]])),
-        "put all scans of a patient into one split: `fmct split` does",
+    kind = str(found["kind"].iloc[0])
+    own = found[found["kind"] == kind]
+    leak = own.iloc[0]
+    raise LeakError(
+        f"{kind} {leak['id']} is in two splits: {leak['split_a']} (scan {leak['scan_a']}) and {leak['split_b']} "
+        f"(scan {leak['scan_b']}); {own['id'].nunique()} such {PLURALS[kind]}",
+        " and ".join(dict.fromkeys([leak["source_a"], leak["source_b"]])),
+        FIXES[kind],
     )
+
+
+IDENTITIES = {"patient": "patient_id", "study": "study_id", "series": "series_id", "scan": "scan_id"}
+PLURALS = {"patient": "patients", "study": "studies", "series": "series", "scan": "scans"}
+FIXES = {
+    "patient": "put all scans of a patient into one split: `fmct split` does",
+    "study": "put all scans of a study into one split, or empty study_id where the study's number is wrong",
+    "series": "put all scans of a series into one split",
+    "scan": "leave the scan out of one of the splits",
+}
+LEAK_COLUMNS = ["kind", "id", "split_a", "scan_a", "source_a", "split_b", "scan_b", "source_b"]
+
+
+def shared_between_splits(*frames: pd.DataFrame) -> pd.DataFrame:
+    """Find the patients, studies, series and scans that are in two splits.
+
+    Args:
+        frames: manifests; an empty split, and an empty identifier, belong to none.
+
+    Returns:
+        `LEAK_COLUMNS`: one row for each identifier and pair of splits, with the first scan on each side and its file.
+    """
+    rows = pd.concat(
+        [
+            frame.loc[frame["split"] != "", [name for name in (*IDENTITIES.values(), "split") if name in frame]].assign(
+                source=str(frame.attrs.get("source", "the manifest"))
+            )
+            for frame in frames
+        ],
+        ignore_index=True,
+    )
+    parts = []
+    for kind, column in IDENTITIES.items():
+        if column not in rows:
+            continue
+        own = rows[rows[column].fillna("") != ""].drop_duplicates([column, "split"])
+        own = own[own[column].duplicated(keep=False)]
+        sides = pd.DataFrame(
+            {"id": own[column], "split": own["split"], "scan": own["scan_id"], "source": own["source"], "n": own.index}
+        )
+        pairs = sides.merge(sides, on="id", suffixes=("_a", "_b"))
+        pairs = pairs[pairs["n_a"] < pairs["n_b"]]
+        parts.append(pairs.assign(kind=kind)[LEAK_COLUMNS])
+    return pd.concat(parts, ignore_index=True)
 
 
 def where(frame: pd.DataFrame, source: Path, rows: pd.Series[bool]) -> str:

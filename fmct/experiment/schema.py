@@ -62,6 +62,12 @@ class Experiment(BaseSettings):
             raise ValueError("self-distillation has no validation loss: set data.val_splits to []")
         return self
 
+    @model_validator(mode="after")
+    def _soft_labels_need_labels(self) -> Experiment:
+        if self.data.soft_labels and not self.labels:
+            raise ValueError("data.soft_labels is for the classifier: a pretext task learns no labels")
+        return self
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels that the task learns; none for pretext tasks."""

@@ -88,7 +88,7 @@ class ClassifierTask(Task):
         return self
 
     def setup(self, stage: str) -> None:
-        """Check that every label can be learned, and weigh its positives.
+        """Check that every label can be learned, and weigh its positives; a share of readers counts as so much of one.
 
         Raises:
             UsageError: when a label has only one class among the training scans.
@@ -97,11 +97,11 @@ class ClassifierTask(Task):
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         targets = data.train.targets
-        positive, negative = np.nansum(targets == 1, 0), np.nansum(targets == 0, 0)
+        positive, negative = np.nansum(targets, 0, dtype=float), np.nansum(1 - targets, 0, dtype=float)
         for label, p, n in zip(self.config.labels, positive, negative, strict=True):
             if p == 0 or n == 0:
                 raise UsageError(
-                    f"label {label} has {p} positive and {n} negative training scans: nothing to learn from",
+                    f"label {label} has {p:g} positive and {n:g} negative training scans: nothing to learn from",
                     data.config.manifest,
                     "leave the label out of task.labels or add scans to data.train_splits",
                 )
@@ -168,7 +168,7 @@ def masked_bce(logits: Tensor, target: Tensor, pos_weight: Tensor) -> Tensor:
 
     Args:
         logits: (B, L).
-        target: (B, L) 0, 1 or NaN for unknown.
+        target: (B, L) from 0 to 1, the probability of a finding, or NaN for unknown.
         pos_weight: (L,) factor on the positives.
 
     Returns:
