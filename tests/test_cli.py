@@ -129,3 +129,17 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_progress_prints_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track([1, 2, 3], "work")) == [1, 2, 3]
     assert "work: 3 in" in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error() -> None:
+    code = (
+        "from fmct.console.command import exit_code; from fmct.console.errors import ExitCode; import sys;"
+        "sys.exit(exit_code(lambda: print('x' * 10**6) or ExitCode.DONE, debug=False))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -132,12 +133,17 @@ def exit_code(work: Callable[[], ExitCode], *, debug: bool) -> int:
         debug: print the traceback too.
     """
     try:
-        return int(work())
+        status = int(work())
+        sys.stdout.flush()
+        return status
     except FmctError as error:
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)
+    except BrokenPipeError:  # who read our output, `head` say, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.DONE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
