@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from fmct.console.command import Command, main
+from fmct.console.command import Command, main, names_in
 from fmct.console.errors import ExitCode, FmctError, UsageError, require_file
 from fmct.console.files import atomic_path
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fmct.data.preprocessing import IsotropicSettings
+    from fmct.data.rules import Rules
     from fmct.data.scan import Scan
 
     Scans = Iterator[tuple[str, NDArray[np.int16] | FmctError]]
@@ -38,6 +39,10 @@ class Embed(Command):
     out: Path = Field(description="table to write (.parquet)")
     cache: Path | None = Field(None, description="cache that holds the manifests' scans")
     root: Path | None = Field(None, description="folder that the manifests' paths are relative to")
+
+    skip_rules: str = Field(
+        "", description="for plain paths: codes of rules to switch off, separated by commas, as `fmct index` takes them"
+    )
 
     def run(self) -> ExitCode:
         """Embed and write the table."""
@@ -74,18 +79,21 @@ class Embed(Command):
         return ExitCode.SOME_REJECTED if failures else ExitCode.DONE
 
     def _scans(self, settings: IsotropicSettings) -> Scans:
+        from fmct.data.rules import parse_rules
+
         for path in self.inputs:
             if path.suffix in {".csv", ".parquet"}:
                 yield from self._of_manifest(path, settings)
             elif path.is_dir() and (list(path.glob("index.parquet")) or list(path.glob("*/index.parquet"))):
                 yield from of_cache(path, settings)
             else:
-                yield from of_disk([path], settings)
+                yield from of_disk([path], settings, parse_rules(names_in(self.skip_rules), ()))
 
     def _of_manifest(self, path: Path, settings: IsotropicSettings) -> Scans:
         from fmct.data.cache_building import load_row
         from fmct.data.manifest import read_manifest
         from fmct.data.preprocessing import preprocess_stack
+        from fmct.data.rules import codes_in
 
         frame = read_manifest(path, self.root)
         if self.cache is not None:
@@ -95,7 +103,7 @@ class Embed(Command):
         for row in frame.to_dict("records"):
             try:
                 stack = load_row(row, Path(frame.attrs["root"]), found)
-                yield row["scan_id"], preprocess_stack(stack, settings, row["path"]).hu
+                yield row["scan_id"], preprocess_stack(stack, settings, row["path"], codes_in(row["skipped_rules"])).hu
             except FmctError as error:
                 yield row["scan_id"], error
 
@@ -119,17 +127,17 @@ def of_cache(folder: Path, settings: IsotropicSettings, scan_ids: list[str] | No
             yield scan_id, error
 
 
-def of_disk(paths: list[Path], settings: IsotropicSettings) -> Scans:
+def of_disk(paths: list[Path], settings: IsotropicSettings, rules: Rules) -> Scans:
     """Find scans below some paths and preprocess them."""
     from fmct.data.preprocessing import preprocess_stack
     from fmct.data.series import find_scans
 
-    scans, rejects = find_scans(paths)
+    scans, rejects = find_scans(paths, rules)
     for reject in rejects:
         yield "", FmctError(f"{reject.code} ({reject.detail})", str(reject.path), "see the codes in the README")
     for scan in scans:
         try:
-            yield scan.scan_id, preprocess_stack(scan.load(), settings, str(scan.path)).hu
+            yield scan.scan_id, preprocess_stack(scan.load(), settings, str(scan.path), rules.skipped).hu
         except FmctError as error:
             yield scan.scan_id, error
 

@@ -24,7 +24,7 @@ from fmct.data.nifti import load_nifti
 from fmct.data.preprocessing import preprocess_stack
 from fmct.data.presets import IsotropicSettings
 from fmct.data.rejection import RejectCode, ScanError
-from fmct.data.rules import LOADING_RULES
+from fmct.data.rules import LOADING_RULES, codes_in
 from fmct.data.scan import Scan
 from fmct.data.series import find_scans
 from fmct.data.volumes import VolumeCache
@@ -84,7 +84,7 @@ class Batch:
         scan_id, path = str(row["scan_id"]), str(row["path"])
         try:
             stack = load_row(row, self.root, self.found)
-            volume = preprocess_stack(stack, self.settings, path)
+            volume = preprocess_stack(stack, self.settings, path, codes_in(str(row.get("skipped_rules", ""))))
         except ScanError as error:
             return Outcome(scan_id, path, code=error.code, detail=error.detail)
         except UsageError as error:

@@ -75,6 +75,10 @@ class Head:
         center[2] = (self.low_ras_mm[2] + self.high_ras_mm[2]) / 2
         return center
 
+    def holds(self, point_ras_mm: Vectors) -> bool:
+        """Tell whether a point lies within the extent of the upper part."""
+        return bool(((point_ras_mm >= self.cranium_low_ras_mm) & (point_ras_mm <= self.cranium_high_ras_mm)).all())
+
     def beyond_mm(self, grid: Grid) -> float:
         """Return how far the head reaches out of a grid, on the side where it is most."""
         low = grid.first_ras_mm - grid.spacing_mm / 2
