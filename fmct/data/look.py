@@ -74,7 +74,7 @@ def spread_slices(positions_mm: Vectors) -> NDArray[np.intp]:
     first, last = positions_mm[0], positions_mm[-1]
     looks = number_of_looks(abs(last - first))
     middles = first + (last - first) * (np.arange(looks) + 0.5) / looks
-    return np.unique(np.abs(positions_mm - middles[:, None]).argmin(axis=1))
+    return np.unique(np.abs(positions_mm - middles[:, None]).round(3).argmin(axis=1))  # ties the same in any frame
 
 
 def number_of_looks(length_mm: float) -> int:
