@@ -95,11 +95,12 @@ def test_a_backbone_is_one_file_and_its_name(clone: Path, tiny: TinyCohort) -> N
 def test_a_labelled_set_needs_no_python(clone: Path) -> None:
     (clone / "scans").mkdir()
     z, y, x = np.mgrid[-100:101:5, -100:101:5, -100:101:5]
+    rng = np.random.default_rng(0)
     lines = ["path,Fracture"]
     for number in range(16):
-        size = 70 + number
-        hu = np.where(x**2 + y**2 + z**2 < size**2, 900 if number % 2 else 30, -1000)
-        hu[(x**2 + y**2 + z**2 < 50**2)] = 30
+        level = (x**2 + y**2 + z**2) / (70 + number) ** 2
+        hu = np.select([level < 0.75, level < 1], [30, 900], -1000) + rng.integers(-9, 9, level.shape)
+        hu[(level > 0.75) & (level < 1) & (z > 30) & (x > 0) & (number % 2 > 0)] = 60  # a piece of the skull is gone
         image = nib.Nifti1Image(hu.transpose(2, 1, 0).astype(np.int16), np.diag([5.0, 5.0, 5.0, 1.0]))
         nib.save(image, clone / "scans" / f"scan{number}.nii.gz")
         lines.append(f"scan{number}.nii.gz,{number % 2}")
