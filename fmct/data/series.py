@@ -15,12 +15,15 @@ from fmct.data.study import judge_scan, judge_study
 from fmct.data.walk import files_under
 
 
-def find_scans(paths: Sequence[Path], rules: Rules = ALL_RULES) -> tuple[list[Scan], list[Reject]]:
+def find_scans(
+    paths: Sequence[Path], rules: Rules = ALL_RULES, root: Path | None = None
+) -> tuple[list[Scan], list[Reject]]:
     """Find the usable scans in folders, lists of DICOM files and NIfTI files: all of a study, judged by their headers.
 
     Args:
         paths: folders and files.
         rules: which rules are on.
+        root: inside of what the targets of links must be; None means the folder that the link was found under.
 
     Returns:
         The scans, by path, and why the rest isn't usable.
@@ -31,7 +34,7 @@ def find_scans(paths: Sequence[Path], rules: Rules = ALL_RULES) -> tuple[list[Sc
     scans: list[Scan] = []
     rejects: list[Reject] = []
     studies: dict[str, list[SliceHeader]] = {}
-    for path in files_under([Path(path) for path in paths]):
+    for path in files_under([Path(path) for path in paths], root):
         seen = look_at(path, UNSHARED_KEY)
         if isinstance(seen, list):
             for header in seen:
