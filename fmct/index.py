@@ -17,15 +17,16 @@ from fmct.console.command import Command, main, names_in
 from fmct.console.errors import ExitCode, UsageError
 from fmct.data.archive import read_archive
 from fmct.data.criteria import read_criteria
-from fmct.data.header_store import HeaderStore
+from fmct.data.header_store import SCANS
 from fmct.data.indexing import counted, judge_changed, manifest_of, rejects_of, rows_of
 from fmct.data.manifest import write_manifest
-from fmct.data.path_names import PathNames
-from fmct.data.privacy import keyed_id, read_key
+from fmct.data.path_names import PathNames, escaped
+from fmct.data.privacy import read_key
 from fmct.data.rejection import RejectCode, write_rejects
 from fmct.data.rules import parse_rules
 from fmct.data.scan_table import with_known
 from fmct.data.selection import Policy
+from fmct.data.store_file import journal_of, open_store
 
 
 class Index(Command):
@@ -87,30 +88,28 @@ class Index(Command):
         root = self._root()
         names = PathNames(root, key if self.redact_paths else None)
         store_path = self.out.with_name(f"{self.out.name}.headers.sqlite")
-        if self.fresh:
-            store_path.unlink(missing_ok=True)
-        conditions = {"root": names.name(str(root)), "key": keyed_id("key", "check", key)}
-        store = HeaderStore(store_path, names, conditions)
-        try:
-            folders, unchanged = read_archive(self.roots, store, key, self.workers)
+        own = [path.resolve() for path in (self.out, self._rejects, store_path, journal_of(store_path))]
+        files: Counter[str] = Counter()
+        codes: Counter[RejectCode] = Counter()
+        with open_store(store_path, names, key, self.fresh) as store:
+            survey = read_archive(self.roots, store, key, self.workers, own)
             judge_changed(store, policy, key, self.workers)
-            rows, copies = rows_of(store)
+            rows, copies = rows_of(store, files)
             frame = manifest_of(rows, self.site)
             if self.table is not None and len(frame):
                 frame = with_known(frame, self.table, key)
-            files = store.counts()
-            if not sum(files.values()):
+            found = store.counts()
+            if not any(found[kind] for kind in SCANS) and not survey.closed:
                 self._nothing_found()
-            tallies: Counter[str] = Counter()
-            codes: Counter[RejectCode] = Counter()
-            rejects = store.by_path(chain(folders, store.rejects(), copies, rejects_of(store, tallies)))
+            rejects = store.by_path(chain(survey.closed, store.rejects(), copies, rejects_of(store, files)))
             write_manifest(frame, self.out)
-            write_rejects(counted(rejects, codes), self.out.with_name("rejects.csv"))
-        finally:
-            store.close()
-        files.update(tallies)
-        self._report(frame, codes, files, unchanged, root)
+            write_rejects(counted(rejects, codes), self._rejects)
+        self._report(frame, codes, found + files + survey.passed, survey.unchanged, root)
         return ExitCode.SOME_REJECTED if codes else ExitCode.DONE
+
+    @property
+    def _rejects(self) -> Path:
+        return self.out.with_name("rejects.csv")
 
     def _check(self) -> None:
         if self.out.suffix not in {".csv", ".parquet"}:
@@ -158,8 +157,8 @@ class Index(Command):
             print(f"  {count:>9,}  {kind}")
         if unchanged:
             print(f"{unchanged:,} files are as they were and weren't read again")
-        print(f"{len(frame):,} scans of {frame['patient_id'].nunique():,} patients -> {self.out}")
-        print_codes(codes, self.out.with_name("rejects.csv"))
+        print(f"{len(frame):,} scans of {frame['patient_id'].nunique():,} patients -> {escaped(str(self.out))}")
+        print_codes(codes, self._rejects)
         nifti = frame[frame["format"] == "nifti"]["patient_id"]
         if nifti.duplicated().any() and self.table is None:
             print(
@@ -167,13 +166,14 @@ class Index(Command):
                 "patient_id; if that's wrong, say whose they are with --table"
             )
         if root != self.out.resolve().parent:
-            print(f"paths are relative to {root}: pass --root {root} to commands that read scans")
+            folder = escaped(str(root))
+            print(f"paths are relative to {folder}: pass --root {folder} to commands that read scans")
 
 
 def print_codes(codes: Counter[RejectCode], table: Path) -> None:
     """Print how many were rejected for which reason, the commonest first."""
     if codes:
-        print(f"{codes.total():,} rejected -> {table}")
+        print(f"{codes.total():,} rejected -> {escaped(str(table))}")
     for code, count in codes.most_common():
         print(f"  {count:>9,}  {code.name:<20}{code.value}")
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from index_run import index
 from synthetic_series import head_like, stacked, write_series
 
 from fmct.console.command import main
 from fmct.console.errors import FmctError, UsageError
+from fmct.data.grid import Grid
 from fmct.data.manifest import read_manifest, write_manifest
-from fmct.data.preprocessing import IsotropicSettings, preprocess_stack
+from fmct.data.preprocessing import IsotropicSettings
 from fmct.data.rejection import RejectCode
+from fmct.data.resampling import resample
 from fmct.data.series import find_scans
 from fmct.data.volumes import Volume, VolumeCache
-from fmct.index import COMMAND as INDEX
 from fmct.preprocess import COMMAND as PREPROCESS
 
 SMALL = ["--spacing-mm", "5", "--no-head-crop"]
@@ -37,16 +40,15 @@ def volume() -> Volume:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """Three good scans (two series in one folder, one NIfTI) and one that is no HU."""
-    both = tmp_path / "scans" / "both"
-    write_series(both, head_like(), stacked(12), names=[f"A{k}" for k in range(12)])
-    write_series(both, head_like(seed=1), stacked(12, 4.0), names=[f"B{k}" for k in range(12)])
-    nib.save(nib.Nifti1Image(head_like(seed=2).T, np.diag([-1.5, -2, 5, 1])), tmp_path / "scans" / "n.nii.gz")
-    raw = (head_like(seed=3) + 1024).T
-    nib.save(nib.Nifti1Image(raw, np.diag([1.5, 2, 5, 1])), tmp_path / "scans" / "raw.nii.gz")
-    out = tmp_path / "m.csv"
-    assert main(INDEX, [str(tmp_path / "scans"), "--out", str(out), "--key-file", str(tmp_path / "key")]) == 0
-    return out
+    """Three good scans (two series in one folder, one NIfTI) and one that was cut short after it was indexed."""
+    scans = tmp_path / "scans"
+    write_series(scans / "both", head_like(), stacked(12), names=[f"A{k}" for k in range(12)])
+    write_series(scans / "both", head_like(24, seed=1), stacked(24, 4.0), names=[f"B{k}" for k in range(24)])
+    nib.save(nib.Nifti1Image(head_like(seed=2).T, np.diag([-4.5, -6, 8, 1])), scans / "n.nii.gz")
+    nib.save(nib.Nifti1Image(head_like(seed=3).T, np.diag([4.5, 6, 8, 1])), scans / "cut.nii.gz")
+    assert index(scans) == 0
+    (scans / "cut.nii.gz").write_bytes((scans / "cut.nii.gz").read_bytes()[:-800])
+    return tmp_path / "m.csv"
 
 
 def preprocess(manifest: Path, *arguments: str) -> int:
@@ -136,20 +138,24 @@ def test_preprocess_fills_the_cache_once(manifest: Path, capsys: pytest.CaptureF
     assert preprocess(manifest) == 3
     cache = VolumeCache.open(manifest.parent / "cache")
     frame = read_manifest(manifest).set_index("scan_id")
-    raw = frame.index[frame["path"].str.contains("raw")][0]
-    assert set(cache.index.index) == set(frame.index) - {raw}
-    assert cache.rejected_ids() == {raw}
+    cut = frame.index[frame["path"].str.contains("cut")][0]
+    assert set(cache.index.index) == set(frame.index) - {cut}
+    assert cache.rejected_ids() == {cut}
     listed = pd.read_csv(cache.folder / "rejects.csv")
-    assert listed["code"].tolist() == ["IMPLAUSIBLE_HU"]
-    assert listed["path"].tolist() == ["scans/raw.nii.gz"]
+    assert listed["code"].tolist() == ["UNREADABLE"]
+    assert listed["path"].tolist() == ["scans/cut.nii.gz"]
+    (manifest.parent / "scans" / "cut.nii.gz").unlink()
     scans, _ = find_scans([manifest.parent / "scans"])
+    assert len(scans) == 3
     for scan in scans:
-        if scan.scan_id != raw:
-            expected = preprocess_stack(scan.load(), cache.settings)
-            assert np.array_equal(cache.read(scan.scan_id), expected.hu)
-            assert np.array_equal(cache.affine(scan.scan_id), expected.affine)
-            cache.verify(scan.scan_id)
+        stack = scan.load()
+        grid = Grid.covering(*stack.bounds_ras_mm(), 5.0)
+        expected = resample(stack, grid, hu_range=(cache.settings.hu_min, cache.settings.hu_max))
+        assert np.array_equal(cache.read(scan.scan_id), expected)
+        assert np.array_equal(cache.affine(scan.scan_id), grid.affine_ras)
+        cache.verify(scan.scan_id)
     assert len({cache.index.loc[scan_id, "source_gap_mm"] for scan_id in cache.index.index}) == 2
+    (manifest.parent / "scans" / "cut.nii.gz").write_bytes(b"\x1f\x8b\x08\0")
     files = {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*.b2nd")}
     capsys.readouterr()
     assert preprocess(manifest) == 3
@@ -159,7 +165,7 @@ def test_preprocess_fills_the_cache_once(manifest: Path, capsys: pytest.CaptureF
     assert {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*.b2nd")} == files
     assert preprocess(manifest, "--retry-rejected", "--json") == 3
     outcome = json.loads(capsys.readouterr().out)
-    assert (outcome["rejected"], outcome["rejected_before"]) == ({"IMPLAUSIBLE_HU": 1}, 0)
+    assert (outcome["rejected"], outcome["rejected_before"]) == ({"UNREADABLE": 1}, 0)
     next(iter(files)).unlink()
     assert preprocess(manifest, "--json") == 3
     assert json.loads(capsys.readouterr().out)["cached"] == 1
@@ -185,18 +191,18 @@ def test_failing_scans_do_not_stop_the_others(manifest: Path, capsys: pytest.Cap
     (scans / "n.nii.gz").write_bytes((scans / "n.nii.gz").read_bytes()[:-800])
     assert preprocess(manifest) == 3
     listed = pd.read_csv(VolumeCache.open(manifest.parent / "cache").folder / "rejects.csv")
-    assert sorted(listed["code"]) == ["IMPLAUSIBLE_HU", "UNREADABLE", "UNREADABLE"]
+    assert sorted(listed["code"]) == ["UNREADABLE"] * 3
     assert len(VolumeCache.open(manifest.parent / "cache")) == 1
     capsys.readouterr()
-    (scans / "raw.nii.gz").rename(scans / "away.nii.gz")
+    (scans / "cut.nii.gz").rename(scans / "away.nii.gz")
     frame = read_manifest(manifest)
-    write_manifest(frame[frame["path"].str.contains("raw|both")], manifest.parent / "some.csv")
+    write_manifest(frame[frame["path"].str.contains("cut|both")], manifest.parent / "some.csv")
     arguments = [str(manifest.parent / "some.csv"), "--cache", str(manifest.parent / "cache"), "--spacing-mm", "7"]
     assert main(PREPROCESS, [*arguments, "--no-head-crop", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["rejected"]["MISSING"] == 1
-    (scans / "away.nii.gz").rename(scans / "raw.nii.gz")
+    (scans / "away.nii.gz").rename(scans / "cut.nii.gz")
     assert main(PREPROCESS, [*arguments, "--no-head-crop", "--json"]) == 3  # what was missing is looked for again
-    assert json.loads(capsys.readouterr().out)["rejected"] == {"IMPLAUSIBLE_HU": 1}
+    assert json.loads(capsys.readouterr().out)["rejected"] == {"UNREADABLE": 1}
 
 
 def test_a_run_that_is_cut_off_goes_on(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,11 +210,13 @@ def test_a_run_that_is_cut_off_goes_on(manifest: Path, monkeypatch: pytest.Monke
 
     made = []
 
-    def twice(*arguments: object) -> Volume:
+    make = cache_building.preprocess_stack
+
+    def twice(*arguments: Any, **more: Any) -> Volume:
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(arguments)
-        return preprocess_stack(*arguments)  # type: ignore[arg-type]
+        return make(*arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(cache_building, "preprocess_stack", twice)
@@ -229,6 +237,7 @@ def test_rows_are_matched_by_series_or_by_being_alone(tmp_path: Path) -> None:
             "format": "dicom",
             "patient_id": "p",
             "series_id": ["", "feed"],
+            "skipped_rules": "NOT_A_HEAD IMPLAUSIBLE_HU",
         }
     )
     write_manifest(rows, tmp_path / "m.csv")

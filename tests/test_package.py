@@ -48,9 +48,11 @@ def rewrite_sums(folder: Path) -> None:
 
 
 def head_nifti(path: Path) -> Path:
-    """A ball of tissue in air, 160 mm across."""
+    """A head of balls in air, 180 mm across: scalp, skull, brain and a bleeding."""
     z, y, x = np.mgrid[-100:101:4, -100:101:4, -100:101:4]
-    hu = np.where(x**2 + y**2 + z**2 < 80**2, 30, -1000) + np.where((x - 30) ** 2 + y**2 + z**2 < 20**2, 40, 0)
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    hu = np.select([radius < 72, radius < 82, radius < 90], [30, 1000, 20], -1000)
+    hu += np.where((x - 30) ** 2 + y**2 + z**2 < 20**2, 40, 0)
     nib.save(nib.Nifti1Image(hu.transpose(2, 1, 0).astype(np.int16), np.diag([4.0, 4.0, 4.0, 1.0])), path)
     return path
 
@@ -189,7 +191,7 @@ def test_embed_lists_what_it_could_not_read(tmp_path: Path, capsys: pytest.Captu
     weights = str(package(tmp_path / "w"))
     good = head_nifti(tmp_path / "good.nii.gz")
     bad = tmp_path / "bad.nii.gz"
-    nib.save(nib.Nifti1Image(np.full((20, 20, 20), 100, np.int16), np.eye(4)), bad)
+    nib.save(nib.Nifti1Image(np.full((20, 20, 20), 100, np.int16), np.diag([8.0, 8, 8, 1])), bad)
     out = str(tmp_path / "e.parquet")
     assert main(["embed", str(good), str(bad), "--weights", weights, "--out", out]) == 3
     assert "IMPLAUSIBLE_HU" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from index_run import NO_PIXEL_RULES
 from synthetic_series import head_like, stacked, write_series
 
 from fmct.cli import main
@@ -19,14 +20,15 @@ def scans(tmp_path: Path) -> Path:
     folder = tmp_path / "scans"
     write_series(folder / "series", head_like(10), stacked(10, 15.0), PatientID="P1")
     for name in ("a", "b"):
-        hu = np.random.default_rng(ord(name)).integers(-1000, 100, (16, 16, 12)).astype(np.int16)
-        nib.save(nib.Nifti1Image(hu, np.eye(4)), folder / f"{name}.nii.gz")
+        hu = np.random.default_rng(ord(name)).integers(-1000, 100, (40, 32, 12)).astype(np.int16)
+        nib.save(nib.Nifti1Image(hu, np.diag([4.5, 6, 8, 1])), folder / f"{name}.nii.gz")
     return folder
 
 
 def index(scans: Path, table: str) -> int:
     (scans.parent / "table.csv").write_text(table)
     arguments = [str(scans), "--out", str(scans / "m.csv"), "--key-file", str(scans.parent / "key")]
+    arguments += ["--skip-rules", NO_PIXEL_RULES]
     return main(["index", *arguments, "--site", "here", "--table", str(scans.parent / "table.csv")])
 
 

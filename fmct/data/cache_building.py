@@ -114,7 +114,7 @@ def load_row(row: Row, root: Path, found: dict[Path, list[Scan]]) -> SliceStack:
         if row["format"] == "nifti":
             return load_nifti(path)
         if path not in found:
-            found[path] = find_scans([path], LOADING_RULES)[0]
+            found[path] = find_scans([path], LOADING_RULES, root=root.resolve())[0]
         scan = matching_scan(found[path], row, path)
         check_complete(scan, row)
         return scan.load()
@@ -190,7 +190,7 @@ def tell_files(batches: Sequence[Batch], processes: int) -> None:
     """Read the folder that several batches share, and tell each the files of its scans."""
     path = scan_path(batches[0].rows[0], batches[0].root)
     if path.is_dir():
-        scans = {scan.scan_id: scan for scan in find_scans([path], LOADING_RULES, processes)[0]}
+        scans = {scan.scan_id: scan for scan in find_scans([path], LOADING_RULES, processes, batches[0].root.resolve())[0]}
         for batch in batches:
             ids = [str(row["scan_id"]) for row in batch.rows]
             batch.found[path] = [scans[scan_id] for scan_id in ids if scan_id in scans]

@@ -6,7 +6,6 @@ hashes, like those of the headers.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ COLUMNS = {
     "kvp": ("kvp", "kv", "peakkilovoltage"),
     "kernel": ("convolutionkernel", "kernel"),
 }
+
+QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 
 Entry = tuple[str, float, str]
 
@@ -72,7 +73,7 @@ def read_criteria(path: Path, key: bytes) -> Criteria:
         raise UsageError(f"no tube voltage in line {int(kvp.isna().to_numpy().argmax()) + 2}", path, "fill it in")
     return Criteria(
         frozenset(
-            (description_id(str(description), key), float(kilovolts), kernel_text(parse_kernel(kernel)))
+            (description_id(description, key), float(kilovolts), kernel_text(parse_kernel(kernel)))
             for description, kilovolts, kernel in zip(
                 table[columns["study_description"]], kvp, table[columns["kernel"]], strict=True
             )
@@ -80,24 +81,26 @@ def read_criteria(path: Path, key: bytes) -> Criteria:
     )
 
 
-def description_id(description: str, key: bytes) -> str:
-    """Return the hash of a study description as `SliceHeader.study_description` has it."""
-    text = description.strip().casefold()
+def description_id(description: Any, key: bytes) -> str:
+    """Return the hash of a study description as `SliceHeader.study_description` has it; "" for an empty cell."""
+    text = "" if pd.api.types.is_scalar(description) and pd.isna(description) else str(description).strip().casefold()
     return keyed_id("description", text, key) if text else ""
 
 
 def parse_kernel(value: Any) -> str:
-    """Return a kernel as headers have it, its values joined by a backslash."""
+    """Return a kernel as headers have it, its values joined by a backslash.
+
+    A list may be one (in a Parquet file) or the text of one, as Python or NumPy write it: `['J40s', '3']`.
+    """
     if not isinstance(value, str):
-        return "\\".join(str(part) for part in value) if value is not None and not pd.api.types.is_scalar(value) else ""
+        if pd.api.types.is_scalar(value):
+            return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+        return "\\".join(str(part) for part in value)
     text = value.strip()
-    if text[:1] not in "[(" or not text:
+    if not text.startswith(("[", "(")):
         return text
-    try:
-        parts = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        parts = [part.strip(" '\"") for part in text.strip("[]()").split(",")]
-    return "\\".join(str(part) for part in (parts if isinstance(parts, (list, tuple)) else [parts]))
+    quoted = [one or other for one, other in QUOTED.findall(text)]
+    return "\\".join(quoted or [part.strip() for part in text.strip("[]()").split(",")])
 
 
 def kernel_text(kernel: str) -> str:

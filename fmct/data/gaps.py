@@ -14,6 +14,8 @@ from fmct.data.geometry import Vectors
 
 SAME_GAP = 0.1
 """Gaps within 10 % count as equal."""
+ROUNDING_MM = 0.1
+"""Some archives round positions to tenths of a millimeter, so a gap may be off by as much: 0.625 mm is 0.6 or 0.7."""
 LONGEST_RUN = 3
 """More wide gaps in a row are a thicker block, not slices lost one by one."""
 LEAST_RATIO = 1.75
@@ -39,7 +41,7 @@ class Hole:
     @property
     def missing(self) -> int:
         """How many slices there should be."""
-        return round(self.gap_mm / self.usual_mm) - 1
+        return max(round(self.gap_mm / self.usual_mm), 2) - 1
 
 
 def holes_in(positions_mm: Vectors) -> list[Hole]:
@@ -55,16 +57,17 @@ def holes_in(positions_mm: Vectors) -> list[Hole]:
         for end in range(start + 1, min(start + LONGEST_RUN, len(gaps) - 1) + 1):
             above = float(gaps[end])
             wide = gaps[start:end]
-            if wide.min() < LEAST_RATIO * below:
+            if wide.min() < LEAST_RATIO * (below - ROUNDING_MM) - ROUNDING_MM:
                 break
-            if abs(below - above) <= SAME_GAP * min(below, above):
+            if abs(below - above) <= max(SAME_GAP * min(below, above), 1.01 * ROUNDING_MM):
                 usual = (below + above) / 2
-                found = (Hole(start + k, float(gap), usual) for k, gap in enumerate(wide) if is_multiple(gap / usual))
+                found = (Hole(start + k, float(gap), usual) for k, gap in enumerate(wide) if is_multiple(gap, usual))
                 holes.update({hole.after: hole for hole in found})
     return [holes[after] for after in sorted(holes)]
 
 
-def is_multiple(ratio: float) -> bool:
-    """Tell whether a ratio of gaps is about 2, 3, 4 ..."""
-    off = abs(ratio - round(ratio))
-    return ratio >= LEAST_RATIO and off <= OFF_MULTIPLE + OFF_MULTIPLE_SHARE * ratio
+def is_multiple(gap_mm: float, usual_mm: float) -> bool:
+    """Tell whether a gap is about 2, 3, 4 ... times another."""
+    ratio, uncertain = gap_mm / usual_mm, ROUNDING_MM / usual_mm
+    off = abs(ratio - max(round(ratio), 2))
+    return ratio >= LEAST_RATIO - uncertain and off <= OFF_MULTIPLE + OFF_MULTIPLE_SHARE * ratio + uncertain

@@ -6,11 +6,10 @@ at any time; then everything is read again.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,29 +18,14 @@ from typing import Any
 from fmct.data.dicom import SliceHeader
 from fmct.data.header_codec import common_fields, common_json, packed, scan_from_json, scan_json, unpacked
 from fmct.data.nifti import stem
-from fmct.data.path_names import PathNames
+from fmct.data.path_names import PathNames, escaped, unescaped
 from fmct.data.rejection import Reject, RejectCode
 from fmct.data.scan import Scan
+from fmct.data.store_tables import LISTS
 
 COMMONS_REMEMBERED = 10000
-VERSION = 1
-"""Raised whenever what is remembered would be read differently now."""
-TABLES = """
-create table meta (name text primary key, value text);
-create table folders (id integer primary key, path text unique, visit integer);
-create table files (folder integer, name text, size integer, changed integer, kind text, content text,
-                    primary key (folder, name)) without rowid;
-create table commons (id integer primary key, content text unique);
-create table slices (study text, folder integer, name text, frame integer, series text, sop text, study_id text,
-                     geometry blob, common integer);
-create index slices_by_study on slices (study);
-create index slices_by_file on slices (folder, name);
-create table studies (study text primary key, fingerprint text, content text, visit integer);
-"""
-LISTS = """
-create temp table changed (path text, size integer, changed integer);
-create temp table rejected (path text, code text, detail text, scan_id text);
-"""
+SCANS = ("DICOM images", "NIfTI files", "files that can't be used")
+"""What `HeaderStore.counts` calls files that are, or should be, of interest."""
 
 Seen = list[SliceHeader] | Scan | Reject | str
 """What a file turned out to be: slices, a NIfTI scan, a reject, or a word for what is passed over."""
@@ -57,40 +41,31 @@ class StudyRows:
     rows: tuple[tuple[Any, ...], ...]
 
 
+@dataclass(frozen=True)
+class NiftiRow:
+    """A NIfTI file as stored: its path as written, what is known of it as text, and by what it is known again."""
+
+    path: str
+    content: str
+    stamp: Stamp
+
+
 class HeaderStore:
     """The store of one index.
 
     Args:
-        path: of the SQLite file; made where there is none, and begun anew where it was made under other conditions.
+        database: with the tables of `TABLES`, see `open_store`.
         names: how paths are written.
-        conditions: what the store's content depends on (the key, say); none of it may identify anyone.
     """
 
-    def __init__(self, path: Path, names: PathNames, conditions: Mapping[str, str]) -> None:
+    def __init__(self, database: sqlite3.Connection, names: PathNames) -> None:
+        self.database = database
         self.names = names
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        wanted = {"version": str(VERSION), **conditions}
-        if path.exists() and stored_conditions(path) != wanted:
-            path.unlink()
-        fresh = not path.exists()
-        path.touch(mode=0o600)
-        self.database = sqlite3.connect(path)
-        self.database.execute("pragma synchronous = off")
-        self.database.execute("pragma cache_size = -65536")
-        if fresh:
-            self.database.executescript(TABLES)
-            self.database.executemany("insert into meta values (?, ?)", wanted.items())
-            self.database.commit()
+        self.database.execute("pragma cache_size = -16384")
         self.database.executescript(LISTS)
         last = self.database.execute("select max(visit) from folders").fetchone()[0]
         self.visit = (last or 0) + 1
         self._commons: dict[str, int] = {}
-
-    def close(self) -> None:
-        """Write everything and close the file."""
-        self.database.commit()
-        self.database.close()
 
     def visited(self, folder: Path, names: Iterable[str]) -> dict[str, Stamp]:
         """Note that a folder was visited, forget what has gone from it, and return what is known of its files."""
@@ -107,15 +82,15 @@ class HeaderStore:
             self._forget(number, name)
         return {present[name]: stamp for name, stamp in known.items() if name in present}
 
-    def note_changed(self, path: Path, stamp: Stamp) -> None:
+    def note_changed(self, folder: Path, name: str, stamp: Stamp) -> None:
         """Put a file on the list of those to read."""
-        self.database.execute("insert into changed values (?, ?, ?)", (str(path), *stamp))
+        self.database.execute("insert into changed values (?, ?, ?)", (escaped(f"{folder}/{name}"), *stamp))
 
     def changed(self) -> tuple[int, Iterator[tuple[Path, Stamp]]]:
         """Return how many files are to be read, and those."""
         count = self.database.execute("select count(*) from changed").fetchone()[0]
         rows = self.database.cursor().execute("select path, size, changed from changed")
-        return count, ((Path(path), (size, changed)) for path, size, changed in rows)
+        return count, ((Path(unescaped(path)), (size, changed)) for path, size, changed in rows)
 
     def forget_unvisited(self) -> None:
         """Forget the folders that this run didn't come to."""
@@ -150,27 +125,42 @@ class HeaderStore:
         """Return how many files are what."""
         query = "select case kind when 'other' then content else kind end, count(*) from files group by 1"
         counts = Counter(dict(self.database.execute(query).fetchall()))
-        counts["DICOM images"] = self.database.execute("select count(*) from slices").fetchone()[0]
-        counts["NIfTI files"] = counts.pop("nifti", 0)
-        counts["files that can't be used"] = counts.pop("reject", 0)
+        images, nifti, rejects = SCANS
+        counts[images] = self.database.execute("select count(*) from slices").fetchone()[0]
+        counts[nifti] = counts.pop("nifti", 0)
+        counts[rejects] = counts.pop("reject", 0)
         del counts["slices"]
         return counts
 
     def rejects(self) -> Iterator[Reject]:
-        """Yield the rejected files, by path."""
-        for path, content in self._files("reject"):
+        """Yield the rejected files."""
+        query = """
+            select folders.path, files.name, files.content from files join folders on folders.id = files.folder
+            where kind = 'reject'
+        """
+        for folder, name, content in self.database.cursor().execute(query):
             code, detail = json.loads(content)
-            yield Reject(path, RejectCode[code], detail)
+            yield Reject(joined(folder, name), RejectCode[code], detail)
 
-    def nifti_scans(self) -> Iterator[Scan]:
+    def nifti_files(self) -> Iterator[NiftiRow]:
         """Yield the NIfTI files that could be opened, by path."""
-        for path, content in self._files("nifti"):
-            real = self.names.real(path)
-            yield scan_from_json(content, real, stem(real))
+        query = """
+            select folders.path, files.name, files.content, files.size, files.changed
+            from files join folders on folders.id = files.folder
+            where kind = 'nifti' order by folders.path, files.name
+        """
+        for folder, name, content, size, changed in self.database.cursor().execute(query):
+            yield NiftiRow(joined(folder, name), content, (size, changed))
+
+    def nifti_scan(self, row: NiftiRow) -> Scan:
+        """Return the scan of a NIfTI file."""
+        path = self.names.real(row.path, guess=True)
+        return scan_from_json(row.content, path, stem(path))
 
     def count_studies(self) -> int:
-        """Return how many studies there are."""
-        return int(self.database.execute("select count(distinct study) from slices").fetchone()[0])
+        """Return how many studies there are; a NIfTI file is one of its own."""
+        query = "select (select count(distinct study) from slices) + (select count(*) from files where kind = 'nifti')"
+        return int(self.database.execute(query).fetchone()[0])
 
     def studies(self) -> Iterator[StudyRows]:
         """Yield the slices of each study."""
@@ -190,13 +180,14 @@ class HeaderStore:
         headers = []
         folders: dict[str, Path] = {}
         commons: dict[int, dict[str, Any]] = {}
+        plain = self.names.key is None
         for _, folder, name, frame, series, sop, study_id, geometry, common, *_ in study.rows:
             if folder not in folders:
-                folders[folder] = self.names.real(folder)
+                folders[folder] = self.names.real(folder, guess=True)
             if common not in commons:
                 query = "select content from commons where id = ?"
                 commons[common] = common_fields(self.database.execute(query, (common,)).fetchone()[0])
-            path = folders[folder] / name if self.names.key is None else self.names.real(f"{folder}/{name}")
+            path = folders[folder] / unescaped(name) if plain else self.names.real(joined(folder, name), guess=True)
             own = {"path": path, "frame": frame, "series_id": series, "sop_id": sop, "study_id": study_id}
             headers.append(SliceHeader(**own, **unpacked(geometry), **commons[common]))
         return headers
@@ -225,14 +216,6 @@ class HeaderStore:
         for path, code, detail, scan_id in self.database.execute("select * from rejected order by 1, 2, 3, 4"):
             yield Reject(path, RejectCode[code], detail, scan_id)
 
-    def _files(self, kind: str) -> Iterator[tuple[str, str]]:
-        query = """
-            select folders.path, files.name, files.content from files join folders on folders.id = files.folder
-            where kind = ? order by folders.path, files.name
-        """
-        for folder, name, content in self.database.cursor().execute(query, (kind,)):
-            yield (name if folder == "." else f"{folder}/{name}"), content
-
     def _folder(self, written: str) -> int:
         return int(self.database.execute("select id from folders where path = ?", (written,)).fetchone()[0])
 
@@ -253,10 +236,6 @@ class HeaderStore:
         return (*own, packed(header), self._commons[common])
 
 
-def stored_conditions(path: Path) -> dict[str, str]:
-    """Return under which conditions a store was made; nothing for a file that is none."""
-    try:
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            return dict(database.execute("select name, value from meta").fetchall())
-    except sqlite3.DatabaseError:
-        return {}
+def joined(folder: str, name: str) -> str:
+    """Return the path of a file, as it is written."""
+    return name if folder == "." else f"{folder}/{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +15,27 @@ from fmct.data.header_store import HeaderStore
 from fmct.data.manifest import COLUMNS, with_types
 from fmct.data.processes import run_jobs
 from fmct.data.rejection import Reject, RejectCode
-from fmct.data.selection import Policy, StudyFiles, StudyJob, fingerprint_of, outcome_from_json
+from fmct.data.selection import Outcome, Policy, StudyFiles, StudyJob, fingerprint_of, outcome_from_json
+from fmct.data.study import REJECTED_IMAGES
 
 SLICES_AT_ONCE = 2048
+Row = tuple[Any, ...]
+"""A row of the manifest, in the order of its columns."""
+SCAN_ID, PATH, FORMAT, N_SLICES = (COLUMNS.index(name) for name in ("scan_id", "path", "format", "n_slices"))
 
 
 def judge_changed(store: HeaderStore, policy: Policy, key: bytes, workers: int) -> None:
     """Judge the studies whose files, or the rules for them, aren't the same as in the last run."""
-    total = store.count_studies() + sum(1 for _ in store.nifti_scans())
-    judged = (outcome for part in run_jobs(study_jobs(store, policy, key), workers) for outcome in part)
-    for outcome in track(judged, "judge studies", total=total):
+    for outcome in track(judged(store, policy, key, workers), "judge studies", total=store.count_studies()):
         store.keep_outcome(outcome.study, outcome.fingerprint, outcome.to_json())
     store.save()
+
+
+def judged(store: HeaderStore, policy: Policy, key: bytes, workers: int) -> Iterator[Outcome]:
+    """Yield what became of changed studies, saving after every batch, so that a run which is cut off goes on."""
+    for part in run_jobs(study_jobs(store, policy, key), workers):
+        yield from part
+        store.save()
 
 
 def study_jobs(store: HeaderStore, policy: Policy, key: bytes) -> Iterator[StudyJob]:
@@ -48,24 +58,30 @@ def changed_studies(store: HeaderStore, policy: Policy) -> Iterator[StudyFiles]:
         fingerprint = fingerprint_of(rows.rows, policy)
         if store.outcome(rows.study, fingerprint) is None:
             yield StudyFiles(rows.study, fingerprint, headers=store.headers(rows))
-    for scan in store.nifti_scans():
-        written = store.names.written(scan.path)
-        fingerprint = fingerprint_of([(written, scan.scan_id)], policy)
-        if store.outcome(f"nifti {written}", fingerprint) is None:
-            yield StudyFiles(f"nifti {written}", fingerprint, nifti=scan)
+    for row in store.nifti_files():
+        fingerprint = fingerprint_of([(row.path, row.content, row.stamp)], policy)
+        if store.outcome(f"nifti {row.path}", fingerprint) is None:
+            yield StudyFiles(f"nifti {row.path}", fingerprint, nifti=store.nifti_scan(row))
 
 
-def rows_of(store: HeaderStore) -> tuple[list[dict[str, Any]], list[Reject]]:
+def rows_of(store: HeaderStore, counts: Counter[str]) -> tuple[list[Row], list[Reject]]:
     """Return the manifest's rows by path, and as rejects the scans that are among them already."""
-    rows = [row for content in store.outcomes() for row in outcome_from_json(content)[0]]
-    rows.sort(key=lambda row: (row["path"], row["scan_id"]))
-    first: dict[str, dict[str, Any]] = {}
+    rows = [as_tuple(row) for content in store.outcomes() for row in outcome_from_json(content)[0]]
+    rows.sort(key=lambda row: (row[PATH], row[SCAN_ID]))
+    first: dict[str, Row] = {}
     copies = []
     for row in rows:
-        if first.setdefault(row["scan_id"], row) is not row:
-            detail = f"the same as {first[row['scan_id']]['path']}"
-            copies.append(Reject(row["path"], RejectCode.COPY, detail, row["scan_id"]))
+        if first.setdefault(row[SCAN_ID], row) is not row:
+            detail = f"the same as {first[row[SCAN_ID]][PATH]}"
+            copies.append(Reject(row[PATH], RejectCode.COPY, detail, row[SCAN_ID]))
+            counts[REJECTED_IMAGES] += row[N_SLICES] if row[FORMAT] == "dicom" else 0
     return list(first.values()), copies
+
+
+def as_tuple(row: dict[str, Any]) -> Row:
+    """Return a row's values in the order of the columns; equal texts are kept once, for there may be many rows."""
+    values = (row.get(name) for name in COLUMNS)
+    return tuple(sys.intern(value) if isinstance(value, str) else value for value in values)
 
 
 def rejects_of(store: HeaderStore, counts: Counter[str]) -> Iterator[Reject]:
@@ -83,7 +99,7 @@ def counted(rejects: Iterator[Reject], codes: Counter[RejectCode]) -> Iterator[R
         yield reject
 
 
-def manifest_of(rows: list[dict[str, Any]], site: str) -> pd.DataFrame:
+def manifest_of(rows: list[Row], site: str) -> pd.DataFrame:
     """Return the manifest of some rows."""
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).assign(site=site)
     return with_types(frame, Path("the new manifest"))

@@ -1,7 +1,7 @@
 """Work spread over processes that survives the loss of one: a job that kills its process takes nobody with it.
 
-A pool of Python's own loses everything when one worker dies; Dask starts another and says which job was lost. That one
-is tried again piece by piece, so that only the piece which kills is given up.
+A pool of Python's own loses everything when one worker dies; Dask starts another and says which jobs were lost. Those
+are tried again piece by piece, at last one after the other, so that only the piece which kills is given up.
 """
 
 from __future__ import annotations
@@ -48,13 +48,20 @@ def run_jobs(jobs: Iterable[Job[Result]], workers: int) -> Iterator[Sequence[Res
     first = next(coming, None)
     if first is None:
         return
-    from distributed import Client, LocalCluster, as_completed
+    import dask
+    from distributed import Client, KilledWorker, LocalCluster, as_completed
 
-    cluster = LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL
-    )
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):  # it is tried again here, and in pieces
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
     with cluster, Client(cluster) as client:
         running: dict[Any, Job[Result]] = {}
+        suspects: list[Job[Result]] = []
         waiting = as_completed()
 
         def submit(new: Iterable[Job[Result]]) -> None:
@@ -73,9 +80,15 @@ def run_jobs(jobs: Iterable[Job[Result]], workers: int) -> Iterator[Sequence[Res
                 raise error
             elif len(pieces := job.singly()) > 1:
                 submit(pieces)
+            elif isinstance(error, KilledWorker):
+                suspects.append(job)
             else:
                 yield job.failed(error)
             submit(islice(coming, 1))
+        for job in suspects:  # alone, for whatever waited in the same process was lost with it, and blamed as well
+            future = client.submit(run_job, job, pure=False)
+            error = future.exception()
+            yield future.result() if error is None else job.failed(error)
 
 
 def run_job(job: Job[Result]) -> Sequence[Result]:

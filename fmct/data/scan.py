@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fmct.data.dicom import SliceHeader, read_hu
-from fmct.data.geometry import LPS_TO_RAS, SliceStack, gantry_tilt_deg, stack_from_affine
+from fmct.data.geometry import LPS_TO_RAS, SliceStack, Vectors, gantry_tilt_deg, stack_from_affine
 from fmct.data.nifti import content_id, load_nifti, open_nifti, stem
 from fmct.data.privacy import uid_hash
 from fmct.data.rejection import RejectCode, ScanError
@@ -24,8 +26,8 @@ class Scan:
     """One usable scan on disk.
 
     Attributes:
-        scan_id: 16 hex digits, of the series' UID and orientation for DICOM, of the content for NIfTI: the same
-            wherever the files lie.
+        scan_id: 16 hex digits, of the UIDs of series and images and the orientation for DICOM, of the content for
+            NIfTI: the same wherever the files lie.
         path: the file, or the folder that holds all slices.
         format: "dicom" or "nifti".
         facts: what the manifest's columns from `series_id` to `sex` say, as far as known.
@@ -63,14 +65,18 @@ def scan_from_slices(slices: Sequence[SliceHeader]) -> Scan:
     origins = np.array([header.position_lps_mm for header in slices])
     normal = slice_normal_lps(first)
     gaps = np.diff(origins @ normal)
+    row_mm, column_mm = first.pixel_spacing_mm
+    size_x_mm, size_y_mm = first.columns * column_mm, first.rows * row_mm
+    if lies_on_its_side(first):
+        row_mm, column_mm, size_x_mm, size_y_mm = column_mm, row_mm, size_y_mm, size_x_mm
     facts: Facts = {
         "series_id": "+".join(dict.fromkeys(header.series_id for header in slices)),
         "n_slices": len(slices),
-        "spacing_x_mm": first.pixel_spacing_mm[1],
-        "spacing_y_mm": first.pixel_spacing_mm[0],
+        "spacing_x_mm": column_mm,
+        "spacing_y_mm": row_mm,
         "spacing_z_mm": round(float(np.median(gaps)), 4),
         "slice_gap_max_mm": round(float(gaps.max()), 4),
-        "gantry_tilt_deg": round(gantry_tilt_deg(origins, normal), 2),
+        "gantry_tilt_deg": round(gantry_tilt_deg(origins_of_longest_part(slices), normal), 2),
         "manufacturer": first.manufacturer,
         "model": first.model,
         "kernel": first.kernel,
@@ -86,30 +92,49 @@ def scan_from_slices(slices: Sequence[SliceHeader]) -> Scan:
         facts=facts,
         patient=first.patient_id or first.study_id,
         study=first.study_id,
-        extent_mm=(
-            first.columns * first.pixel_spacing_mm[1],
-            first.rows * first.pixel_spacing_mm[0],
-            float(gaps.sum() + (gaps[0] + gaps[-1]) / 2),
-        ),
+        extent_mm=(size_x_mm, size_y_mm, float(gaps.sum() + (gaps[0] + gaps[-1]) / 2)),
         slices=tuple(slices),
     )
 
 
-def scan_id_of(slices: Sequence[SliceHeader]) -> str:
-    """Return 16 hex digits that tell slices of one orientation by their series, wherever the files lie.
+def lies_on_its_side(header: SliceHeader) -> bool:
+    """Tell whether rows, not columns, follow each other along x: the same picture, turned when it was stored."""
+    across, down = np.reshape(header.orientation_lps, (2, 3))
+    return bool(abs(down[0]) > abs(across[0]))
 
-    Without a series UID the images' UIDs stand for it, and without those their sizes and places.
+
+def origins_of_longest_part(slices: Sequence[SliceHeader]) -> Vectors:
+    """Return the positions (K, 3) of the slices of one series: in a joined head, the other may lie beside it."""
+    ((longest, _),) = Counter(header.series_id for header in slices).most_common(1)
+    return np.array([header.position_lps_mm for header in slices if header.series_id == longest])
+
+
+def scan_id_of(slices: Sequence[SliceHeader]) -> str:
+    """Return 16 hex digits that tell slices of one orientation by their series and images, wherever the files lie.
+
+    The UIDs of the images count because those of series aren't to be relied on (anonymized archives have the same one
+    in many studies), and because a series to which slices came is another scan. Where images have no UIDs, their places
+    and the pixels of the one in the middle stand for them.
     """
-    first = slices[0]
     series = "+".join(dict.fromkeys(header.series_id for header in slices))
-    orientation = (np.round(first.orientation_lps, 2) + 0.0).tolist()
-    sop_ids = sorted(header.sop_id for header in slices)
-    places = sorted((header.rows, header.columns, *header.position_lps_mm) for header in slices)
-    return uid_hash(f"{series or (sop_ids if sop_ids[0] else places)} {orientation}")
+    orientation = (np.round(slices[0].orientation_lps, 2) + 0.0).tolist()
+    images: Sequence[object] = sorted({(header.sop_id, header.frame) for header in slices})
+    if len(images) < len(slices) or not all(header.sop_id for header in slices):
+        places = sorted((header.rows, header.columns, *header.position_lps_mm) for header in slices)
+        images = [*places, pixels_hash(slices[len(slices) // 2])]
+    return uid_hash(f"{series} {images} {orientation}")
+
+
+def pixels_hash(header: SliceHeader) -> str:
+    """Return a text that tells an image by its pixels, however they are compressed; "" where they can't be read."""
+    try:
+        return hashlib.sha256(read_hu(header.path).tobytes()).hexdigest()
+    except ScanError:
+        return ""
 
 
 def stack_from_slices(slices: Sequence[SliceHeader]) -> SliceStack:
-    """Read the pixels of a series, and turn its geometry into RAS.
+    """Read the pixels of a series, and turn its geometry into RAS; columns are what runs more along x.
 
     Args:
         slices: at least two, of one orientation and size, in order along the normal.
@@ -118,19 +143,22 @@ def stack_from_slices(slices: Sequence[SliceHeader]) -> SliceStack:
         ScanError: naming the file, when one can't be decoded or has another size than its header says.
     """
     first = slices[0]
-    hu = np.empty((len(slices), first.rows, first.columns), np.int16)
+    shape = (first.rows, first.columns)
+    hu = np.empty((0, *shape), np.int16)
     for k, header in enumerate(slices):
         pixels = read_hu(header.path)
-        if pixels.shape != hu.shape[1:]:
-            raise ScanError(RejectCode.UNREADABLE, header.path, f"pixels {pixels.shape}, header says {hu.shape[1:]}")
+        if pixels.shape != shape:
+            raise ScanError(RejectCode.UNREADABLE, header.path, f"pixels {pixels.shape}, header says {shape}")
+        if not len(hu):  # not before the first image has shown that its header doesn't make up its size
+            hu = np.empty((len(slices), *shape), np.int16)
         hu[k] = pixels
     across, down = np.reshape(first.orientation_lps, (2, 3))
-    return SliceStack(
-        hu,
-        np.array([header.position_lps_mm for header in slices]) * LPS_TO_RAS,
-        down / np.linalg.norm(down) * first.pixel_spacing_mm[0] * LPS_TO_RAS,
-        across / np.linalg.norm(across) * first.pixel_spacing_mm[1] * LPS_TO_RAS,
-    )
+    row_step = down / np.linalg.norm(down) * first.pixel_spacing_mm[0] * LPS_TO_RAS
+    column_step = across / np.linalg.norm(across) * first.pixel_spacing_mm[1] * LPS_TO_RAS
+    if lies_on_its_side(first):
+        hu, row_step, column_step = hu.transpose(0, 2, 1), column_step, row_step
+    origins = np.array([header.position_lps_mm for header in slices]) * LPS_TO_RAS
+    return SliceStack(hu, origins, row_step, column_step)
 
 
 def scan_from_nifti(path: Path) -> Scan:

@@ -17,11 +17,13 @@ from fmct.data.path_names import PathNames
 from fmct.data.privacy import keyed_id
 from fmct.data.rejection import Reject, RejectCode, ScanError
 from fmct.data.rules import ALL_RULES, Rules
-from fmct.data.scan import Scan
-from fmct.data.study import Judged, judge_scan, judge_study
+from fmct.data.scan import Scan, common_folder
+from fmct.data.study import REJECTED_IMAGES, Judged, judge_scan, judge_study
 
 VERSION = 1
 """Raised whenever the same files and rules would be judged differently."""
+UNSETTLED = ""
+"""The fingerprint of what should be tried again in the next run."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class StudyJob:
 
     def run(self) -> list[Outcome]:
         """Judge them."""
-        return [self._one(study) for study in self.studies]
+        return [self._safely(study) for study in self.studies]
 
     def singly(self) -> list[StudyJob]:
         """Return a job for each study."""
@@ -109,13 +111,18 @@ class StudyJob:
 
     def failed(self, error: BaseException) -> list[Outcome]:
         """Return the outcome of a study that killed its process."""
-        detail = f"lost with its process ({type(error).__name__})"
-        outcomes = []
-        for study in self.studies:
-            paths = {str(study.nifti.path)} if study.nifti else {str(header.path.parent) for header in study.headers}
-            rejects = [Reject(self.names.written(path), RejectCode.FAILED, detail) for path in sorted(paths)]
-            outcomes.append(Outcome(study.study, study.fingerprint, [], rejects, Counter()))
-        return outcomes
+        return [self._lost(study, f"lost with its process ({type(error).__name__})") for study in self.studies]
+
+    def _safely(self, study: StudyFiles) -> Outcome:
+        try:
+            return self._one(study)
+        except Exception as error:  # noqa: BLE001 - one odd study must not stop a hundred thousand others
+            return self._lost(study, f"judging broke off ({type(error).__name__})")
+
+    def _lost(self, study: StudyFiles, detail: str) -> Outcome:
+        path = study.nifti.path if study.nifti else common_folder([header.path for header in study.headers])
+        reject = Reject(self.names.written(path), RejectCode.FAILED, detail)
+        return Outcome(study.study, UNSETTLED, [], [reject], Counter({REJECTED_IMAGES: len(study.headers)}))
 
     def _one(self, study: StudyFiles) -> Outcome:
         if study.nifti is not None:
@@ -128,19 +135,20 @@ class StudyJob:
             judged = judge_study(study.headers, self.policy.rules)
             patient = patient_of(study.headers)
         chosen = choose(judged, self.policy)
+        patient = patient or min((scan.scan_id for scan in chosen), default="")
         rows = [self._row(scan, patient) for scan in chosen]
         rejects = [
             Reject(self.names.written(reject.path), reject.code, reject.detail, reject.scan_id)
             for reject in judged.rejects
         ]
-        return Outcome(study.study, study.fingerprint, rows, rejects, +judged.counts)
+        return Outcome(study.study, study.fingerprint if judged.settled else UNSETTLED, rows, rejects, +judged.counts)
 
     def _row(self, scan: Scan, patient: str) -> dict[str, Any]:
         return {
             "scan_id": scan.scan_id,
             "path": self.names.written(scan.path),
             "format": scan.format,
-            "patient_id": patient or scan.scan_id,
+            "patient_id": patient,
             "study_id": scan.study,
             "skipped_rules": self.policy.rules.skipped_text,
             **scan.facts,
@@ -150,7 +158,7 @@ class StudyJob:
 def patient_of(headers: Sequence[SliceHeader]) -> str:
     """Return the patient of a study: the one that most slices name, else the study itself stands for them.
 
-    So all reconstructions of a study share one patient, and with it one split.
+    So all reconstructions of a study share one patient, and with it one split. "" where not even the study has a UID.
     """
     named = Counter(header.patient_id for header in headers if header.patient_id)
     return max(sorted(named), key=lambda patient: named[patient]) if named else headers[0].study_id
@@ -168,21 +176,21 @@ def choose(judged: Judged, policy: Policy) -> list[Scan]:
         else:
             kernel = scan.facts.get("kernel") or "none"
             detail = f"the criteria don't list its study description with {scan.facts['kvp']:g} kV and kernel {kernel}"
-            judged.rejects.append(Reject(str(scan.path), RejectCode.NOT_CHOSEN, detail, scan.scan_id))
+            judged.reject_scan(scan, Reject(str(scan.path), RejectCode.NOT_CHOSEN, detail, scan.scan_id))
     chosen: list[Scan] = []
     for scan in ranked(allowed):
         if chosen and not policy.all_series:
-            judged.rejects.append(not_chosen(scan, chosen[0]))
+            judged.reject_scan(scan, not_chosen(scan, chosen[0]))
             continue
-        reject = looked_at(scan, policy.rules)
+        reject = looked_at(scan, policy.rules, judged)
         if reject is None:
             chosen.append(scan)
         else:
-            judged.rejects.append(reject)
+            judged.reject_scan(scan, reject)
     return chosen
 
 
-def looked_at(scan: Scan, rules: Rules) -> Reject | None:
+def looked_at(scan: Scan, rules: Rules, judged: Judged) -> Reject | None:
     """Look at a scan's pixels and judge them; they aren't read when no such rule is on."""
     active = [(code, rule) for code, rule in PIXEL_RULES if rules.on(code)]
     if not active:
@@ -190,6 +198,8 @@ def looked_at(scan: Scan, rules: Rules) -> Reject | None:
     try:
         stack = look_at_stack(scan)
     except ScanError as error:
+        cause = error.__cause__
+        judged.settled &= not (isinstance(cause, OSError) and cause.errno)  # the disk may be at fault, not the file
         return Reject(str(error.where), error.code, error.detail, scan.scan_id)
     for code, rule in active:
         problem = rule(stack)

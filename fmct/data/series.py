@@ -16,13 +16,16 @@ from fmct.data.study import judge_scan, judge_study
 from fmct.data.walk import files_under
 
 
-def find_scans(paths: Sequence[Path], rules: Rules = ALL_RULES, workers: int = 0) -> tuple[list[Scan], list[Reject]]:
+def find_scans(
+    paths: Sequence[Path], rules: Rules = ALL_RULES, workers: int = 0, root: Path | None = None
+) -> tuple[list[Scan], list[Reject]]:
     """Find the usable scans in folders, lists of DICOM files and NIfTI files: all of a study, judged by their headers.
 
     Args:
         paths: folders and files.
         rules: which rules are on.
         workers: processes that read headers; 0 and 1 mean this one.
+        root: inside of what the targets of links must be; None means the folder that the link was found under.
 
     Returns:
         The scans, by path, and why the rest isn't usable.
@@ -33,7 +36,7 @@ def find_scans(paths: Sequence[Path], rules: Rules = ALL_RULES, workers: int = 0
     scans: list[Scan] = []
     rejects: list[Reject] = []
     studies: dict[str, list[SliceHeader]] = {}
-    for path, seen in looked_at(paths, UNSHARED_KEY, workers):
+    for path, seen in looked_at(paths, UNSHARED_KEY, workers, root):
         if isinstance(seen, list):
             for header in seen:
                 studies.setdefault(header.study_id or header.series_id or str(path.parent), []).append(header)
@@ -68,9 +71,11 @@ def slice_headers(paths: Sequence[Path], workers: int = 0, key: bytes = UNSHARED
             yield from seen
 
 
-def looked_at(paths: Sequence[Path], key: bytes, workers: int) -> Iterator[tuple[Path, Seen]]:
+def looked_at(
+    paths: Sequence[Path], key: bytes, workers: int, root: Path | None = None
+) -> Iterator[tuple[Path, Seen]]:
     """Yield every file under some paths and what it is."""
-    files = ((path, stamp_of(path)) for path in files_under([Path(path) for path in paths]))
+    files = ((path, stamp_of(path)) for path in files_under([Path(path) for path in paths], root))
     for part in run_jobs((HeaderJob(batch, key) for batch in in_batches(files)), workers):
         for path, _, seen in part:
             yield path, seen

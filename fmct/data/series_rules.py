@@ -21,6 +21,9 @@ Extent = tuple[float, float, float]
 """Millimeters across the columns, down the rows and along the normal, half a pixel or gap beyond the centers."""
 
 SAME_POSITION_MM = 0.01
+FARTHEST_MM = 1e5
+SMALLEST_PIXEL_MM, LARGEST_PIXEL_MM = 0.01, 50.0
+"""Beyond these it's a damaged header, not a scanner."""
 LEAST_COVERAGE_MM = 80.0
 LEAST_FIELD_MM = 140.0
 SAME_ORIENTATION = 1e-3
@@ -60,7 +63,9 @@ def has_geometry(header: SliceHeader) -> bool:
         return False
     across, down = np.reshape(header.orientation_lps, (2, 3))
     lengths_off = max(abs(np.linalg.norm(across) - 1), abs(np.linalg.norm(down) - 1))
-    return bool(lengths_off < 0.01 and abs(across @ down) < 0.01 and min(header.pixel_spacing_mm) > 0)
+    in_reach = max(map(abs, header.position_lps_mm)) < FARTHEST_MM
+    sizes = min(header.pixel_spacing_mm) >= SMALLEST_PIXEL_MM and max(header.pixel_spacing_mm) <= LARGEST_PIXEL_MM
+    return bool(lengths_off < 0.01 and abs(across @ down) < 0.01 and in_reach and sizes)
 
 
 def mixed_size(stack: Sequence[SliceHeader]) -> str | None:

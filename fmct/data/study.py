@@ -24,24 +24,51 @@ from fmct.data.series_rules import (
     SLICE_RULES,
     STACK_RULES,
     WHOLE_STACK_RULES,
+    has_geometry,
     no_geometry,
     one_for_each_position,
 )
 
+REJECTED_IMAGES = "DICOM images in rejected series"
+
 
 @dataclass
 class Judged:
-    """The usable scans of a study and the rejected rest; `counts` says what was left out without being lost."""
+    """The usable scans of a study and the rejected rest.
+
+    Attributes:
+        scans: the usable ones.
+        rejects: the rest.
+        counts: what was left out without being lost.
+        settled: whether the same files would be judged alike another time, as far as the disk is concerned.
+    """
 
     scans: list[Scan] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    settled: bool = True
 
-    def reject(self, slices: Sequence[SliceHeader], code: RejectCode, detail: str) -> None:
-        """Reject slices under the deepest folder that holds them."""
-        folder = common_folder([header.path for header in slices])
+    def reject(
+        self, slices: Sequence[SliceHeader], code: RejectCode, detail: str, culprits: Sequence[SliceHeader] = ()
+    ) -> None:
+        """Reject slices by the deepest folder that holds them, or by the file where it's a single one.
+
+        Args:
+            slices: that go with it.
+            code: the reason.
+            detail: what was found.
+            culprits: those of the slices that are to blame, where not all are: then their place is named.
+        """
+        paths = {header.path for header in culprits or slices}
+        path = paths.pop() if len(paths) == 1 else common_folder(list(paths))
         scan_id = scan_id_of(slices) if len(slices[0].orientation_lps) == 6 else ""
-        self.rejects.append(Reject(str(folder), code, detail, scan_id))
+        self.rejects.append(Reject(str(path), code, detail, scan_id))
+        self.counts[REJECTED_IMAGES] += len(slices)
+
+    def reject_scan(self, scan: Scan, reject: Reject) -> None:
+        """Reject a scan, for a reason that is about its path or about one file."""
+        self.rejects.append(reject)
+        self.counts[REJECTED_IMAGES] += len(scan.slices)
 
 
 def judge_study(headers: Sequence[SliceHeader], rules: Rules) -> Judged:
@@ -77,7 +104,8 @@ def stacks_of_series(series: Sequence[SliceHeader], rules: Rules, judged: Judged
     usable = usable_slices(series, rules, judged)
     problem = no_geometry(usable) if usable else None
     if problem:
-        judged.reject(usable, RejectCode.NO_GEOMETRY, problem)
+        lost = [header for header in usable if not has_geometry(header)]
+        judged.reject(usable, RejectCode.NO_GEOMETRY, problem, lost)
         return []
     stacks = []
     groups = split_by_orientation(usable)
@@ -116,20 +144,22 @@ def usable_slices(series: Sequence[SliceHeader], rules: Rules, judged: Judged) -
 def split_by_orientation(series: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
     """Return the slices grouped by orientation."""
     groups: list[list[SliceHeader]] = []
-    for header in series:
-        for group in groups:
-            if np.abs(np.subtract(group[0].orientation_lps, header.orientation_lps)).max() < SAME_ORIENTATION:
-                group.append(header)
-                break
-        else:
-            groups.append([header])
+    orientations = np.array([header.orientation_lps for header in series])
+    left = np.arange(len(series))
+    while len(left):
+        alike = np.abs(orientations[left] - orientations[left[0]]).max(axis=1) < SAME_ORIENTATION
+        groups.append([series[index] for index in left[alike]])
+        left = left[~alike]
     return groups
 
 
 def sound_stack(group: Sequence[SliceHeader], rules: Rules, judged: Judged) -> list[SliceHeader]:
     """Return slices of one orientation in order and without copies, none when they make no stack."""
-    distinct = without_copies(group)
-    judged.counts["identical copies of slices"] += len(group) - len(distinct)
+    distinct, damaged = without_copies(group)
+    for header, error in damaged:
+        judged.rejects.append(Reject(str(header.path), error.code, f"{error.detail}; a sound copy is used"))
+    judged.counts[REJECTED_IMAGES] += len(damaged)
+    judged.counts["identical copies of slices"] += len(group) - len(distinct) - len(damaged)
     for code, rule in STACK_RULES:
         problem = rule(distinct)
         if problem and code is RejectCode.DUPLICATE_POSITION and not rules.on(code):
@@ -137,7 +167,7 @@ def sound_stack(group: Sequence[SliceHeader], rules: Rules, judged: Judged) -> l
             judged.counts["images at a position that has one already"] += len(distinct) - len(kept)
             distinct = kept
         elif problem:
-            judged.reject(group, code, problem)
+            judged.reject(distinct, code, problem)
             return []
     return distinct
 
@@ -155,7 +185,7 @@ def judge_whole(stack: Sequence[SliceHeader], rules: Rules, judged: Judged) -> N
         judged.counts["heads joined from several series"] += len({header.series_id for header in stack}) > 1
         judged.scans.append(scan)
     else:
-        judged.rejects.append(reject)
+        judged.reject_scan(scan, reject)
 
 
 def judge_scan(scan: Scan, rules: Rules) -> Reject | None:
