@@ -140,7 +140,6 @@ def test_a_folder_of_everything(tmp_path: Path) -> None:
     write_series(
         root / "phases", np.repeat(hu, 2, axis=0) + np.arange(24)[:, None, None] % 2, np.repeat(places, 2, axis=0)
     )
-    write_series(root / "frames", hu, places, NumberOfFrames=4)
     (root / "cut.dcm").write_bytes((mixed / "A0").read_bytes()[:300])
     (root / "empty.dcm").touch()
     (root / "empty").touch()

@@ -41,7 +41,7 @@ def test_nothing_that_names_the_patient_is_written(tmp_path: Path, capsys: pytes
             assert secret not in content
     frame = read_manifest(tmp_path / "m.csv")
     assert set(frame["site"]) == {"north"}
-    assert frame["sex"].tolist() == ["M", "M"]
+    assert frame["sex"].tolist() == ["M"]  # of the good series; the broken one's pixels are cut short
     assert set(frame["age"].dropna()) == {58.0}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmct.data.dicom import SliceHeader, read_hu
+from fmct.data.dicom import SliceHeader, read_frames_hu
 from fmct.data.geometry import LPS_TO_RAS, SliceStack, gantry_tilt_deg, stack_from_affine
 from fmct.data.nifti import content_id, load_nifti, open_nifti, stem
 from fmct.data.privacy import uid_hash
@@ -111,11 +111,15 @@ def stack_from_slices(slices: Sequence[SliceHeader]) -> SliceStack:
     """
     first = slices[0]
     hu = np.empty((len(slices), first.rows, first.columns), np.int16)
+    places: dict[Path, list[int]] = {}
     for k, header in enumerate(slices):
-        pixels = read_hu(header.path)
-        if pixels.shape != hu.shape[1:]:
-            raise ScanError(RejectCode.UNREADABLE, header.path, f"pixels {pixels.shape}, header says {hu.shape[1:]}")
-        hu[k] = pixels
+        places.setdefault(header.path, []).append(k)
+    for path, numbers in places.items():  # a multi-frame file holds many slices, and is opened once
+        frames = read_frames_hu(path, [slices[k].frame for k in numbers])
+        for k, pixels in zip(numbers, frames, strict=True):
+            if pixels.shape != hu.shape[1:]:
+                raise ScanError(RejectCode.UNREADABLE, path, f"pixels {pixels.shape}, header says {hu.shape[1:]}")
+            hu[k] = pixels
     across, down = np.reshape(first.orientation_lps, (2, 3))
     return SliceStack(
         hu,

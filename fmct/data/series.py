@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fmct.console.progress import track
-from fmct.data.dicom import UNSHARED_KEY, SliceHeader, has_prefix, read_headers
+from fmct.data.dicom import UNSHARED_KEY, SliceError, SliceHeader, has_prefix, read_headers
 from fmct.data.duplicates import without_copies
 from fmct.data.nifti import is_nifti
 from fmct.data.rejection import Reject, RejectCode, ScanError
@@ -61,6 +61,7 @@ def survey(paths: Sequence[Path], workers: int = 0, progress: bool = False, key:
     """
     findings = Findings()
     headers: list[SliceHeader] = []
+    damaged: list[SliceError] = []
     files = list(files_under([Path(path) for path in paths]))
     seen = read_all(files, workers, key)
     for result in track(seen, "read headers", total=len(files)) if progress else seen:
@@ -70,16 +71,19 @@ def survey(paths: Sequence[Path], workers: int = 0, progress: bool = False, key:
         elif isinstance(result, Scan):
             findings.scans.append(result)
             findings.counts["NIfTI files"] += 1
+        elif isinstance(result, SliceError):
+            damaged.append(result)
+            findings.counts["DICOM images"] += 1
         elif isinstance(result, Reject):
             findings.rejects.append(result)
         else:
             findings.counts[result] += 1
-    choose_series(headers, findings)
+    choose_series(reject_damaged(headers, damaged, findings), findings)
     findings.scans.sort(key=lambda scan: (str(scan.path), scan.scan_id))
     return findings
 
 
-Seen = list[SliceHeader] | Scan | Reject | str
+Seen = list[SliceHeader] | SliceError | Scan | Reject | str
 
 
 def slice_headers(paths: Sequence[Path], workers: int = 0, key: bytes = UNSHARED_KEY) -> Iterator[SliceHeader]:
@@ -106,7 +110,7 @@ def look_at_many(files: Iterable[Path], key: bytes) -> list[Seen]:
 
 
 def look_at(path: Path, key: bytes) -> Seen:
-    """Return what a file is: slices' headers, a NIfTI scan, a reject, or a word for what is passed over."""
+    """Return what a file is: slices' headers, a damaged slice, a NIfTI scan, a reject, or a word for what is passed."""
     try:
         if path.stat().st_size == 0:
             return Reject(str(path), RejectCode.EMPTY, "0 bytes") if claims_to_be_scan(path) else "empty files"
@@ -116,10 +120,33 @@ def look_at(path: Path, key: bytes) -> Seen:
         if prefixed is None:
             return "other files"
         return read_headers(path, prefixed, key) or "index objects"
+    except SliceError as error:
+        return error
     except ScanError as error:
         return Reject(str(path), error.code, error.detail)
     except OSError as error:
         return Reject(str(path), RejectCode.UNREADABLE, f"can't be opened ({error.strerror})")
+
+
+def reject_damaged(
+    headers: Sequence[SliceHeader], damaged: Iterable[SliceError], findings: Findings
+) -> list[SliceHeader]:
+    """Return the slices of series that are whole; of the others add one reject for each series.
+
+    Without a damaged slice the stack would have a gap or end early. One of which there is a sound copy does no harm.
+    """
+    sound = {header.sop_id for header in headers if header.sop_id}
+    groups: dict[tuple[str, str], list[SliceError]] = {}
+    for error in damaged:
+        if error.header.sop_id in sound:
+            findings.reject(error.header.path, error.code, f"{error.detail}; there is a sound copy")
+        else:
+            groups.setdefault((error.header.study_id, error.header.series_id), []).append(error)
+    others = Counter((header.study_id, header.series_id) for header in headers)
+    for series, errors in groups.items():
+        detail = f"{errors[0].detail} ({len(errors)} of {len(errors) + others[series]} files)"
+        findings.reject(folder_of([error.header for error in errors]), errors[0].code, detail)
+    return [header for header in headers if (header.study_id, header.series_id) not in groups]
 
 
 def choose_series(headers: Iterable[SliceHeader], findings: Findings) -> None:
