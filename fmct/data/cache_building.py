@@ -190,7 +190,9 @@ def tell_files(batches: Sequence[Batch], processes: int) -> None:
     """Read the folder that several batches share, and tell each the files of its scans."""
     path = scan_path(batches[0].rows[0], batches[0].root)
     if path.is_dir():
-        scans = {scan.scan_id: scan for scan in find_scans([path], LOADING_RULES, processes, batches[0].root.resolve())[0]}
+        scans = {
+            scan.scan_id: scan for scan in find_scans([path], LOADING_RULES, processes, batches[0].root.resolve())[0]
+        }
         for batch in batches:
             ids = [str(row["scan_id"]) for row in batch.rows]
             batch.found[path] = [scans[scan_id] for scan_id in ids if scan_id in scans]

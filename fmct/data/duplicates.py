@@ -59,6 +59,6 @@ def same_place(one: SliceHeader, other: SliceHeader) -> bool:
 def pixels(header: SliceHeader) -> NDArray[np.int16] | ScanError:
     """Return a slice's pixels, or why they can't be decoded."""
     try:
-        return read_hu(header.path)
+        return read_hu(header.path, header.frame)
     except ScanError as error:
         return error

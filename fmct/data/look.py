@@ -5,18 +5,16 @@ Indexing reads no more than these, and so stays quick; preprocessing, which read
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmct.data.geometry import SliceStack, Vectors, stack_from_affine
-from fmct.data.nifti import open_nifti, to_int16
+from fmct.data.geometry import SliceStack, Vectors
+from fmct.data.nifti import load_nifti
 from fmct.data.plausibility import implausible_hu
 from fmct.data.recognition import not_a_head
-from fmct.data.rejection import RejectCode, ScanError
+from fmct.data.rejection import RejectCode
 from fmct.data.scan import Scan, stack_from_slices
 
 LOOK_MM = 12.0
@@ -24,39 +22,17 @@ FEWEST_LOOKS, MOST_LOOKS = 8, 24
 
 
 def look_at_stack(scan: Scan) -> SliceStack:
-    """Read some slices of a scan, at their true places; of a compressed NIfTI file, all have to be unpacked.
+    """Read some slices of a scan, at their true places; of a NIfTI file, all: most are compressed as a whole.
 
     Raises:
         ScanError: naming the file, when one of them can't be read or has values that aren't finite.
     """
     if not scan.slices:
-        return look_at_nifti(scan.path)
+        return looked_at(load_nifti(scan.path))
     positions = np.array([header.position_lps_mm for header in scan.slices])
     across, down = np.reshape(scan.slices[0].orientation_lps, (2, 3))
     along = positions @ np.cross(across, down)
     return stack_from_slices([scan.slices[k] for k in spread_slices(along)])
-
-
-def look_at_nifti(path: Path) -> SliceStack:
-    """Read some slices of a NIfTI file, evenly apart along the axis closest to the body's.
-
-    Raises:
-        ScanError: when they can't be read or have values that aren't finite.
-    """
-    image = open_nifti(path)
-    steps = image.affine[:3, :3]
-    axis = int((np.abs(steps[2]) / np.linalg.norm(steps, axis=0)).argmax())
-    count = image.shape[axis]
-    looks = number_of_looks(count * float(np.linalg.norm(steps[:, axis])))
-    apart = min(round(count / looks), count // FEWEST_LOOKS)
-    chosen = [slice(None)] * 3
-    chosen[axis] = slice((count - 1) % apart // 2, None, apart)
-    try:
-        part = image.slicer[tuple(chosen)]
-        values = np.asanyarray(part.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise ScanError(RejectCode.UNREADABLE, path, f"voxels can't be read ({type(error).__name__})") from error
-    return stack_from_affine(to_int16(values.reshape(values.shape[:3]), path), part.affine)
 
 
 def looked_at(stack: SliceStack) -> SliceStack:

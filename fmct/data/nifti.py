@@ -1,4 +1,4 @@
-"""NIfTI files as slice stacks.
+"""NIfTI files as slice stacks. What a file claims is checked in `nifti_header`.
 
 The affine is nibabel's: the sform where it has a code, shear included, else the qform. SimpleITK and torchio take the
 qform silently, which puts a tilted head up to 45 mm off, and have no way to express shear.
@@ -6,20 +6,26 @@ qform silently, which puts a tilted head up to 45 mm off, and have no way to exp
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import math
 import zlib
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from fmct.data.geometry import FEWEST_SLICES, SliceStack, stack_from_affine
+from fmct.data.nifti_header import NiftiFile, read_nifti_header
 from fmct.data.rejection import RejectCode, ScanError
 
 SUFFIXES = (".nii", ".nii.gz")
+MOST_SURPLUS_BYTES = 1 << 20
+"""Some writers pad; more behind the voxels isn't a NIfTI file's."""
+SHORTEST_STEP_MM, FARTHEST_MM = 1e-3, 1e5
+"""No scanner resolves less, and none is larger; beyond, positions of slices can't be told apart."""
 SAMPLES = 8
 SAMPLE_BYTES = 1 << 16
 
@@ -53,30 +59,34 @@ def content_id(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def open_nifti(path: Path) -> Any:
+def open_nifti(path: Path) -> NiftiFile:
     """Open a NIfTI file without reading its voxels, and check that it can hold a scan.
 
     Raises:
-        ScanError: when it is unreadable, isn't a volume, or its affine is no geometry.
+        ScanError: when it is unreadable or cut short, of absurd size, no volume, or its affine is no geometry.
     """
     if path.is_file() and path.stat().st_size == 0:
         raise ScanError(RejectCode.EMPTY, path, "0 bytes")
     try:
-        image: Any = nib.load(path)
-        shape = tuple(count for axis, count in enumerate(image.shape) if axis < 3 or count != 1)
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise ScanError(RejectCode.UNREADABLE, path, f"no NIfTI header ({type(error).__name__})") from error
-    if len(shape) != 3 or image.get_data_dtype().kind not in "iuf":
-        raise ScanError(RejectCode.SECONDARY, path, f"{image.shape} of {image.get_data_dtype()} is no gray volume")
-    if min(shape) < FEWEST_SLICES:
-        raise ScanError(RejectCode.TOO_FEW_SLICES, path, f"shape {shape}, at least {FEWEST_SLICES} needed on each axis")
-    steps = image.affine[:3, :3]
-    lengths = np.linalg.norm(steps, axis=0)
-    if not np.isfinite(image.affine).all() or (lengths == 0).any() or abs(np.linalg.det(steps / lengths)) < 0.1:
+        file = read_nifti_header(path)
+    except OSError as error:
+        raise ScanError(RejectCode.UNREADABLE, path, f"can't be read ({type(error).__name__})") from error
+    if min(file.shape) < FEWEST_SLICES:
+        detail = f"shape {file.shape}, at least {FEWEST_SLICES} needed on each axis"
+        raise ScanError(RejectCode.TOO_FEW_SLICES, path, detail)
+    steps = file.affine[:3, :3]
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(steps, axis=0)
+        volume = abs(np.linalg.det(steps / lengths)) if np.isfinite(lengths).all() else math.nan
+    if not np.isfinite(file.affine).all() or (lengths == 0).any() or not volume >= 0.1:
         raise ScanError(RejectCode.NO_GEOMETRY, path, "the affine is not finite or not invertible")
-    if image.header["sform_code"] == 0 and image.header["qform_code"] == 0:
+    farthest_mm = float(np.abs(file.affine[:3]).max())
+    if lengths.min() < SHORTEST_STEP_MM or farthest_mm > FARTHEST_MM:
+        detail = f"the affine has steps of {lengths.min():.3g} mm and reaches {farthest_mm:.3g} mm"
+        raise ScanError(RejectCode.NO_GEOMETRY, path, detail)
+    if file.header["sform_code"] == 0 and file.header["qform_code"] == 0:
         raise ScanError(RejectCode.NO_GEOMETRY, path, "neither sform nor qform has a code, so orientation is unknown")
-    return image
+    return file
 
 
 def load_nifti(path: Path) -> SliceStack:
@@ -86,22 +96,68 @@ def load_nifti(path: Path) -> SliceStack:
         The stack, the same one however the voxels are stored.
 
     Raises:
-        ScanError: when it can't be read or has values that aren't finite.
+        ScanError: when it can't be read, fails its checksum, inflates far beyond its voxels, or has values that aren't
+            finite.
     """
-    image = open_nifti(path)
+    file = open_nifti(path)
     try:
-        values = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+        content = voxel_content(file)
+        slope, intercept = file.header.get_slope_inter()
+        if np.isinf(file.header["scl_slope"]):  # nibabel takes it for none
+            raise HeaderDataError("infinite slope")
+    except (OSError, EOFError, zlib.error) as error:
         raise ScanError(RejectCode.UNREADABLE, path, f"voxels can't be read ({type(error).__name__})") from error
-    return stack_from_affine(to_int16(values.reshape(values.shape[:3]), path), image.affine)
+    except HeaderDataError as error:
+        raise ScanError(RejectCode.IMPLAUSIBLE_HU, path, "slope or intercept isn't finite") from error
+    stored = np.frombuffer(content, file.dtype).reshape(file.shape, order="F")
+    return stack_from_affine(to_int16(stored, 1.0 if slope is None else slope, intercept or 0.0, path), file.affine)
 
 
-def to_int16(values: NDArray[Any], path: Path) -> NDArray[np.int16]:
-    """Round to int16, limiting what doesn't fit (no HU of interest lies out there)."""
-    if values.dtype == np.int16:
-        return np.asarray(values, np.int16)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        share = 100 * (1 - np.isfinite(values).mean())
+def voxel_content(file: NiftiFile) -> bytes:
+    """Return the bytes of all voxels, verified by gzip's checksum where the file is compressed.
+
+    Raises:
+        ScanError: UNREADABLE when there are fewer, TOO_LARGE when the file goes on and on behind them.
+        OSError: when the file can't be read or isn't what was compressed.
+    """
+    with gzip.open(file.path) if file.compressed else file.path.open("rb") as stream:
+        before = stream.read(file.offset)
+        content: bytes = stream.read(file.voxel_bytes)
+        if len(content) < file.voxel_bytes:
+            found, needed = len(before) + len(content), file.offset + file.voxel_bytes
+            raise ScanError(RejectCode.UNREADABLE, file.path, f"voxels cut short: {found} of {needed} bytes")
+        if file.compressed and len(stream.read(MOST_SURPLUS_BYTES)) == MOST_SURPLUS_BYTES:  # its end has the checksum
+            detail = f"inflates to more than {MOST_SURPLUS_BYTES} bytes beyond the {file.voxel_bytes} of its voxels"
+            raise ScanError(RejectCode.TOO_LARGE, file.path, detail)
+    return content
+
+
+def to_int16(stored: NDArray[Any], slope: float, intercept: float, path: Path) -> NDArray[np.int16]:
+    """Scale and round to int16, slab by slab, limiting what doesn't fit (no HU of interest lies out there).
+
+    Args:
+        stored: (A, B, C).
+        slope: of the scaling.
+        intercept: likewise.
+        path: named in errors.
+
+    Raises:
+        ScanError: IMPLAUSIBLE_HU, when values aren't finite.
+    """
+    scaled = (slope, intercept) != (1.0, 0.0)
+    if not scaled and np.can_cast(stored.dtype, np.int16, "safe"):
+        return stored.astype(np.int16, copy=False)
+    rounded = np.empty(stored.shape, np.int16, order="F")
+    lost = 0
+    with np.errstate(all="ignore"):
+        for k in range(stored.shape[2]):
+            slab = stored[:, :, k]
+            slab = slab.astype(np.float64) * float(slope) + float(intercept) if scaled else slab
+            if slab.dtype.kind == "f":
+                lost += int(slab.size - np.isfinite(slab).sum())
+                slab = np.rint(slab)
+            rounded[:, :, k] = np.clip(slab, -32767, 32767)
+    if lost:
+        share = 100 * lost / stored.size
         raise ScanError(RejectCode.IMPLAUSIBLE_HU, path, f"{share:.2g} % of values are NaN or infinite")
-    rounded: NDArray[np.int16] = np.clip(np.rint(values), -32767, 32767).astype(np.int16)
     return rounded

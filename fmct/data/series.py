@@ -71,9 +71,7 @@ def slice_headers(paths: Sequence[Path], workers: int = 0, key: bytes = UNSHARED
             yield from seen
 
 
-def looked_at(
-    paths: Sequence[Path], key: bytes, workers: int, root: Path | None = None
-) -> Iterator[tuple[Path, Seen]]:
+def looked_at(paths: Sequence[Path], key: bytes, workers: int, root: Path | None = None) -> Iterator[tuple[Path, Seen]]:
     """Yield every file under some paths and what it is."""
     files = ((path, stamp_of(path)) for path in files_under([Path(path) for path in paths], root))
     for part in run_jobs((HeaderJob(batch, key) for batch in in_batches(files)), workers):

@@ -11,6 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from fmct.console.errors import FmctError
 from fmct.data.dicom import SliceHeader
 from fmct.data.nifti import is_nifti
@@ -118,7 +120,7 @@ class RejectPictures:
         if len(files) > limit:
             return None
         self._files_left -= len(files)
-        series: dict[str, list[SliceHeader]] = defaultdict(list)
+        series: dict[tuple[object, ...], list[SliceHeader]] = defaultdict(list)
         for header in slice_headers(files):
-            series[scan_id_of([header])].append(header)
-        return dict(series)
+            series[header.series_id, *np.round(header.orientation_lps, 2)].append(header)
+        return {scan_id_of(slices): slices for slices in series.values()}

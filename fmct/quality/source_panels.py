@@ -51,7 +51,7 @@ def slice_panel(header: SliceHeader, is_hu: bool) -> Image:
         header: of the slice.
         is_hu: whether its values may be HU.
     """
-    hu: NDArray[Any] = read_hu(header.path)
+    hu: NDArray[Any] = read_hu(header.path, header.frame)
     if hu.ndim > 2:
         raise NoPictureError("no gray slice")
     spacing = header.pixel_spacing_mm if len(header.pixel_spacing_mm) == 2 else (1.0, 1.0)

@@ -16,11 +16,14 @@ import pydicom
 
 from fmct.console.errors import UsageError
 from fmct.console.progress import track
-from fmct.data.dicom import has_prefix, hashed, quiet_pydicom, text
+from fmct.data.dicom import has_prefix
+from fmct.data.dicom_file import quiet_pydicom
+from fmct.data.elements import text
 from fmct.data.labels.columns import column_names, read_columns
 from fmct.data.labels.identifiers import as_in_manifest
 from fmct.data.manifest import scan_path
 from fmct.data.privacy import uid_hash
+from fmct.data.slice_header import hashed
 from fmct.data.walk import files_under
 
 DATE_TAGS = ("StudyDate", "SeriesDate", "AcquisitionDate")
