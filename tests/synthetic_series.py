@@ -19,19 +19,11 @@ def tilted(degrees: float) -> tuple[float, ...]:
     return (1.0, 0.0, 0.0, 0.0, round(float(np.cos(angle)), 6), round(float(-np.sin(angle)), 6))
 
 
-def head_like(slices: int = 12, rows: int = 32, columns: int = 40, seed: int = 0) -> np.ndarray:
-    """A noisy ellipsoid of 40 HU in air: (K, J, I) int16."""
-    rng = np.random.default_rng(seed)
-    axes = [np.linspace(-1, 1, n) for n in (slices, rows, columns)]
-    inside = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")) < 0.8
-    return np.where(inside, 40, -1000).astype(np.int16) + rng.integers(-9, 9, inside.shape).astype(np.int16)
-
-
 SKULL_PIXEL_MM = (6.0, 4.5)
 SKULL_GAP_MM = 7.0
 
 
-def skull_like(slices: int = 20, rows: int = 32, columns: int = 40, seed: int = 0) -> np.ndarray:
+def head_like(slices: int = 12, rows: int = 32, columns: int = 40, seed: int = 0) -> np.ndarray:
     """A noisy head for rules that look at pixels, 172 x 161 mm at `SKULL_PIXEL_MM`: (K, J, I) int16.
 
     An ellipsoid of 40 HU in a shell of bone of 900 HU, 9 mm thick, in air. Write it with `pixel_mm=SKULL_PIXEL_MM` at

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from synthetic_series import SKULL_GAP_MM, SKULL_PIXEL_MM, skull_like, stacked, tilted, write_series
+from synthetic_series import SKULL_GAP_MM, SKULL_PIXEL_MM, head_like, stacked, tilted, write_series
 
 from fmct.data import look
 from fmct.data import scan as scan_module
@@ -54,7 +54,7 @@ def test_looks_follow_millimeters_where_gaps_differ() -> None:
 
 
 def test_only_chosen_files_of_a_series_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hu = skull_like(40)
+    hu = head_like(40)
     write_series(tmp_path, hu, stacked(40, 3.0), tilted(15), SKULL_PIXEL_MM)
     scan = only_scan(tmp_path)
     read: list[Path] = []
@@ -132,7 +132,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_damaged_slice_is_named(tmp_path: Path) -> None:
-    paths = write_series(tmp_path, skull_like(), stacked(20, SKULL_GAP_MM), pixel_mm=SKULL_PIXEL_MM)
+    paths = write_series(tmp_path, head_like(20), stacked(20, SKULL_GAP_MM), pixel_mm=SKULL_PIXEL_MM)
     scan = only_scan(tmp_path)
     for path in paths:
         content = path.read_bytes()
@@ -146,7 +146,7 @@ def test_a_damaged_slice_is_named(tmp_path: Path) -> None:
 def test_rules_ask_for_hu_first_then_for_a_head(tmp_path: Path) -> None:
     assert [code for code, _ in PIXEL_RULES] == [RejectCode.IMPLAUSIBLE_HU, RejectCode.NOT_A_HEAD]
     assert number_of_looks(1e6) == 24
-    hu = skull_like()
+    hu = head_like(20)
     brain = np.where(hu > 500, -1000, hu) + np.random.default_rng(1).normal(0, 9, hu.shape).astype(np.int16)
     for name, values in {"head": hu, "raw": hu + 1024, "brain alone": brain}.items():
         write_series(tmp_path / name, values, stacked(20, SKULL_GAP_MM), pixel_mm=SKULL_PIXEL_MM)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from synthetic_bodies import BODIES
-from synthetic_series import skull_like
+from synthetic_series import head_like
 
 from fmct.data.geometry import PADDING_HU
 from fmct.data.phantom.acquisition import scan
@@ -53,7 +53,7 @@ def test_other_bodies_are_hu_too(name: str) -> None:
 
 
 def test_small_synthetic_heads_are_hu() -> None:
-    assert implausible_hu(skull_like()) is None
+    assert implausible_hu(head_like(20)) is None
 
 
 @pytest.mark.parametrize("padding", [PADDING_HU, -32767, -3024, -2000, -1500, -1024, -1000])
@@ -146,7 +146,7 @@ def test_filling_the_corners_with_air_does_not_make_it_hu(head: Values, name: st
 def test_nothing_but_padding_is_refused() -> None:
     assert "padding" in str(implausible_hu(np.full((8, 16, 16), PADDING_HU, np.int16)))
     mostly = np.full((8, 16, 16), PADDING_HU, np.int16)
-    mostly[:, 3:9, 3:9] = skull_like()[6:14, 13:19, 17:23]
+    mostly[:, 3:9, 3:9] = head_like(20)[6:14, 13:19, 17:23]
     assert "no air" in str(implausible_hu(mostly))
 
 

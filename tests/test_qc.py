@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from conftest import TinyCohort
 from PIL import Image
-from synthetic_series import AXIAL, skull_like, stacked, write_series
+from synthetic_series import AXIAL, head_like, stacked, write_series
 
 from fmct.console.command import main
 from fmct.console.errors import UsageError
@@ -360,7 +360,7 @@ def test_slices_are_turned_as_their_header_says() -> None:
 def sources(tmp_path: Path) -> Path:
     """Two series in one folder, a damaged file, and NIfTIs with and without geometry."""
     root = tmp_path / "root"
-    dark, bright = skull_like(12), skull_like(12, seed=1)
+    dark, bright = head_like(12), head_like(12, seed=1)
     bright[(bright > -200) & (bright < 500)] += 200
     write_series(root / "both", dark, stacked(12), names=[f"A{k}" for k in range(12)])
     write_series(root / "both", bright, stacked(12), names=[f"B{k}" for k in range(12)])

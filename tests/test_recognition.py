@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from synthetic_bodies import BODIES, chest, head, neck, on_top, pelvis
 from synthetic_heads import Coordinates, between, phantom, posed, reformatted, repainted, scaled
-from synthetic_series import SKULL_GAP_MM, skull_like
+from synthetic_series import SKULL_GAP_MM, head_like
 
 from fmct.data.geometry import SliceStack
 from fmct.data.look import looked_at
@@ -157,7 +157,7 @@ def test_a_head_with_neck_and_chest_is_a_head_but_a_whole_body_is_mostly_body() 
 
 @pytest.mark.parametrize(("slices", "gap_mm"), [(20, SKULL_GAP_MM), (20, 5.0), (12, 8.0), (24, 6.0), (12, 12.0)])
 def test_coarse_synthetic_skulls_are_heads_and_measured_right(slices: int, gap_mm: float) -> None:
-    hu = skull_like(slices)
+    hu = head_like(slices)
     origins = np.arange(slices)[:, None] * np.array([0, 0, gap_mm])
     stack = SliceStack(hu, origins, np.array([0, 6.0, 0]), np.array([4.5, 0, 0]))
     assert not_a_head(stack) is None
