@@ -194,10 +194,10 @@ def test_failing_scans_do_not_stop_the_others(manifest: Path, capsys: pytest.Cap
     write_manifest(frame[frame["path"].str.contains("raw|both")], manifest.parent / "some.csv")
     arguments = [str(manifest.parent / "some.csv"), "--cache", str(manifest.parent / "cache"), "--spacing-mm", "7"]
     assert main(PREPROCESS, [*arguments, "--no-head-crop", "--json"]) == 3
-    assert json.loads(capsys.readouterr().out)["rejected"]["MISSING"] == 1
+    assert json.loads(capsys.readouterr().out)["rejected"]["MISSING"] == 2
     (scans / "away.nii.gz").rename(scans / "raw.nii.gz")
     assert main(PREPROCESS, [*arguments, "--no-head-crop", "--json"]) == 3  # what was missing is looked for again
-    assert json.loads(capsys.readouterr().out)["rejected"] == {"IMPLAUSIBLE_HU": 1}
+    assert json.loads(capsys.readouterr().out)["rejected"] == {"IMPLAUSIBLE_HU": 1, "MISSING": 1}
 
 
 def test_a_run_that_is_cut_off_goes_on(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
