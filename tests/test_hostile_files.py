@@ -223,7 +223,7 @@ def test_a_decoder_that_dies_takes_nothing_with_it(tmp_path: Path, monkeypatch: 
     assert np.array_equal(read_hu(path), waves(12, False))
 
 
-@pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEGExtendedProcess2_4"])
+@pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEGLSLossless"])
 def test_damaged_streams_for_gdcm(tmp_path: Path, syntax: str) -> None:
     """GDCM aborts on some of these; here they are frames that can't be decoded, or decode to something of that size."""
     path, stream = stream_of(tmp_path, syntax)
@@ -412,7 +412,7 @@ def check(counted: dict[str, Any], count: int) -> None:
     """Everything was read or refused, in little time and memory, and both happened often."""
     for reader in ("headers_of", "read_hu", "open_nifti", "load_nifti"):
         outcomes = {key: n for key, n in counted.items() if key.startswith(f"{reader} ")}
-        files = count * (14 if reader in {"headers_of", "read_hu"} else 4) / 18
+        files = count * (13 if reader in {"headers_of", "read_hu"} else 4) / 17
         assert sum(outcomes.values()) == pytest.approx(files, abs=18)
         assert outcomes[f"{reader} fine"] > 0.1 * files
         assert outcomes[f"{reader} UNREADABLE"] > 0.1 * files

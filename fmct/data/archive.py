@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from fmct.console.progress import track
-from fmct.data.dicom import SliceHeader, has_prefix, read_headers
+from fmct.data.dicom import SliceError, SliceHeader, has_prefix, read_headers
 from fmct.data.header_store import HeaderStore, Seen, Stamp
 from fmct.data.nifti import is_nifti
 from fmct.data.path_names import PathNames
@@ -142,6 +142,8 @@ def look_at(path: Path, key: bytes) -> Seen:
         if any(breaks_off(header) for header in headers):
             return Reject(str(path), RejectCode.UNREADABLE, "the header breaks off before it says what the image is")
         return headers or ("index objects" if prefixed else not_dicom(path))
+    except SliceError as error:
+        return [error.damaged]
     except ScanError as error:
         return Reject(str(path), error.code, error.detail)
     except OSError as error:

@@ -131,8 +131,10 @@ def check_stream(facts: StreamFacts | None, layout: PixelLayout, path: Path) -> 
     if (facts.rows, facts.columns, facts.samples) != (layout.rows, layout.columns, 1):
         detail = f"{found}; the header says {layout.rows} x {layout.columns} of 1 sample"
         raise ScanError(RejectCode.UNREADABLE, path, detail)
-    if not 2 <= facts.precision <= 16:
-        raise ScanError(RejectCode.UNSUPPORTED, path, f"{found}; 2 to 16 bits are read")
+    if facts.kind == "other" or not 2 <= facts.precision <= 16:
+        raise ScanError(RejectCode.UNSUPPORTED, path, f"{found}; arithmetic or hierarchical JPEG, or too many bits")
+    if facts.kind == "jpeg" and facts.precision not in {8, 12}:  # GDCM writes such, and reads 0 back as 4095
+        raise ScanError(RejectCode.UNREADABLE, path, f"{found}; lossy JPEG has 8 or 12")
     if facts.precision > layout.bits_allocated:
         raise ScanError(RejectCode.UNREADABLE, path, f"{found}; the header says {layout.bits_allocated} bits")
 

@@ -55,20 +55,23 @@ def find_scans(
     return sorted(scans, key=lambda scan: (str(scan.path), scan.scan_id)), rejects
 
 
-def slice_headers(paths: Sequence[Path], workers: int = 0, key: bytes = UNSHARED_KEY) -> Iterator[SliceHeader]:
+def slice_headers(
+    paths: Sequence[Path], workers: int = 0, key: bytes = UNSHARED_KEY, damaged: bool = False
+) -> Iterator[SliceHeader]:
     """Yield the headers of all DICOM slices under some paths, whatever series they belong to and how good it is.
 
     Args:
         paths: folders and files.
         workers: processes that read; 0 and 1 mean this one.
         key: the secret of the hashes.
+        damaged: also those of which the pixels can't be used.
 
     Raises:
         UsageError: when a path doesn't exist.
     """
     for _, seen in looked_at(paths, key, workers):
         if isinstance(seen, list):
-            yield from seen
+            yield from (header for header in seen if damaged or not header.damage)
 
 
 def looked_at(paths: Sequence[Path], key: bytes, workers: int, root: Path | None = None) -> Iterator[tuple[Path, Seen]]:

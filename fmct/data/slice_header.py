@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class SliceHeader:
         frame_of_reference: `uid_hash` of the FrameOfReferenceUID.
         study_description: `keyed_id` of the StudyDescription in small letters, for it may name the patient.
         says_bone: whether the series' description calls it a bone reconstruction.
+        damage: why its pixels can't be used, as `CODE: detail`; "" where nothing of the kind shows in the header.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class SliceHeader:
     sex: str
     study_description: str
     says_bone: bool
+    damage: str = ""
 
 
 class SliceError(ScanError):
@@ -73,6 +75,11 @@ class SliceError(ScanError):
     def __init__(self, code: RejectCode, detail: str, header: SliceHeader) -> None:
         super().__init__(code, header.path, detail)
         self.header = header
+
+    @property
+    def damaged(self) -> SliceHeader:
+        """The header, with what is wrong in it."""
+        return replace(self.header, damage=f"{self.code.name}: {self.detail}")
 
     def __reduce__(self) -> tuple[type[SliceError], tuple[RejectCode, str, SliceHeader]]:
         return SliceError, (self.code, self.detail, self.header)

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 from fmct.data.encodings import MOST_ROWS
 
+JPEG_KINDS = {0xC0: "jpeg", 0xC1: "jpeg", 0xC2: "jpeg", 0xC3: "jpeg-lossless", 0xF7: "jpeg-ls"}
+"""By the marker of the frame: baseline, extended and progressive, lossless, JPEG-LS."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """What a compressed stream says of itself; kind is "jpeg", "jpeg-lossless", "jpeg-ls" or "jpeg2000"."""
+    """What a compressed stream says of itself; kind is "jpeg2000", one of `JPEG_KINDS`, or "other"."""
 
     kind: str
     rows: int
@@ -40,7 +43,7 @@ def stream_facts(stream: bytes) -> StreamFacts | None:
             if position + 10 > len(stream):
                 return None
             precision, rows, columns, samples = struct.unpack(">BHHB", stream[position + 4 : position + 10])
-            kind = {0xF7: "jpeg-ls", 0xC3: "jpeg-lossless"}.get(marker, "jpeg")
+            kind = JPEG_KINDS.get(marker, "other")
             return StreamFacts(kind, rows, columns, samples, precision)
         position += 2 + length
     return None

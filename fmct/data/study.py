@@ -127,18 +127,26 @@ def usable_slices(series: Sequence[SliceHeader], rules: Rules, judged: Judged) -
     details: dict[RejectCode, str] = {}
     usable = []
     for header in series:
-        for code, rule in SLICE_RULES:
-            problem = rule(header) if rules.on(code) else None
-            if problem:
-                refused.setdefault(code, []).append(header)
-                details.setdefault(code, problem)
-                break
+        code, problem = refusal(header, rules)
+        if problem:
+            refused.setdefault(code, []).append(header)
+            details.setdefault(code, problem)
         else:
             usable.append(header)
     for code, slices in refused.items():
         rest = "" if len(slices) == len(series) else "; the others were judged without them"
         judged.reject(slices, code, f"{details[code]} ({len(slices)} of {len(series)} images{rest})")
     return usable
+
+
+def refusal(header: SliceHeader, rules: Rules) -> tuple[RejectCode, str]:
+    """Return which rule refuses a slice by itself and what it found, "" where none does."""
+    for code, rule in SLICE_RULES:
+        problem = rule(header) if rules.on(code) else None
+        if problem:
+            return code, problem
+    name, _, detail = header.damage.partition(": ")
+    return (RejectCode[name], detail) if name else (RejectCode.UNREADABLE, "")
 
 
 def split_by_orientation(series: Sequence[SliceHeader]) -> list[list[SliceHeader]]:

@@ -78,7 +78,7 @@ class RejectPictures:
             raise NoPictureError("too large to be read")
         if is_nifti(source):
             return Picture.of(sheet([nifti_panels(source, is_hu)]), alt)
-        headers = list(slice_headers([source]))
+        headers = list(slice_headers([source], damaged=True))
         if not headers:
             raise NoPictureError("no DICOM image in the file")
         return Picture.of(slice_panel(middle_slice(headers), is_hu), alt)
@@ -121,6 +121,6 @@ class RejectPictures:
             return None
         self._files_left -= len(files)
         series: dict[tuple[object, ...], list[SliceHeader]] = defaultdict(list)
-        for header in slice_headers(files):
+        for header in slice_headers(files, damaged=True):
             series[header.series_id, *np.round(header.orientation_lps, 2)].append(header)
         return {scan_id_of(slices): slices for slices in series.values()}
