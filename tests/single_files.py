@@ -130,7 +130,7 @@ def multi_frame(stored: np.ndarray, positions: np.ndarray, **tags: Any) -> Datas
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = int(stored.dtype.kind == "i")
     shared = Dataset()
-    shared.PixelMeasuresSequence = [item(PixelSpacing=[0.75, 0.5], SliceThickness=5)]
+    shared.PixelMeasuresSequence = [item(PixelSpacing=[6.0, 4.5], SliceThickness=5)]
     shared.PlaneOrientationSequence = [item(ImageOrientationPatient=AXIAL)]
     shared.CTXRayDetailsSequence = [item(KVP=100)]
     shared.CTReconstructionSequence = [item(ConvolutionKernel="J40s")]

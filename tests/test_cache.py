@@ -191,7 +191,8 @@ def test_failing_scans_do_not_stop_the_others(manifest: Path, capsys: pytest.Cap
     (scans / "n.nii.gz").write_bytes((scans / "n.nii.gz").read_bytes()[:-800])
     assert preprocess(manifest) == 3
     listed = pd.read_csv(VolumeCache.open(manifest.parent / "cache").folder / "rejects.csv")
-    assert sorted(listed["code"]) == ["UNREADABLE"] * 3
+    # the series with a damaged slice lacks one of those it was indexed with
+    assert sorted(listed["code"]) == ["MISSING", "UNREADABLE", "UNREADABLE"]
     assert len(VolumeCache.open(manifest.parent / "cache")) == 1
     capsys.readouterr()
     (scans / "cut.nii.gz").rename(scans / "away.nii.gz")
@@ -199,10 +200,10 @@ def test_failing_scans_do_not_stop_the_others(manifest: Path, capsys: pytest.Cap
     write_manifest(frame[frame["path"].str.contains("cut|both")], manifest.parent / "some.csv")
     arguments = [str(manifest.parent / "some.csv"), "--cache", str(manifest.parent / "cache"), "--spacing-mm", "7"]
     assert main(PREPROCESS, [*arguments, "--no-head-crop", "--json"]) == 3
-    assert json.loads(capsys.readouterr().out)["rejected"]["MISSING"] == 1
+    assert json.loads(capsys.readouterr().out)["rejected"]["MISSING"] == 2
     (scans / "away.nii.gz").rename(scans / "cut.nii.gz")
     assert main(PREPROCESS, [*arguments, "--no-head-crop", "--json"]) == 3  # what was missing is looked for again
-    assert json.loads(capsys.readouterr().out)["rejected"] == {"UNREADABLE": 1}
+    assert json.loads(capsys.readouterr().out)["rejected"] == {"MISSING": 1, "UNREADABLE": 1}
 
 
 def test_a_run_that_is_cut_off_goes_on(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:

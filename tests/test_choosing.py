@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from index_run import index, manifest, reject_rows, rejects
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 from slice_headers import stack_at
 from synthetic_series import AXIAL, head_like, stacked, tilted, write_series
 
@@ -143,13 +146,16 @@ def test_patients_of_a_study_that_disagree_become_one(tmp_path: Path) -> None:
 
 def test_a_series_that_fails_at_a_look_gives_way_to_the_next(tmp_path: Path) -> None:
     study = {"StudyInstanceUID": "1.2.3"}
-    (broken, *_) = write_series(tmp_path / "in" / "thin", head_like(24), stacked(24, 4.0), **study)
-    broken.write_bytes(broken.read_bytes()[:-2000])
+    (_, broken, *_) = write_series(tmp_path / "in" / "thin", head_like(24), stacked(24, 4.0), **study)
+    compressed = dcmread(broken)
+    compressed.compress(RLELossless)
+    compressed.PixelData = encapsulate([b"\1" * 900])  # what the header says of it is right
+    compressed.save_as(broken)
     write_series(tmp_path / "in" / "thick", head_like(), stacked(12), **study)
     write_series(tmp_path / "in" / "thicker", head_like(10), stacked(10, 10.0), **study)
     assert index(tmp_path / "in", skip="NOT_A_HEAD") == 3
     assert manifest(tmp_path)["path"].tolist() == ["in/thick"]
-    assert rejects(tmp_path) == {"in/thin/000.dcm": "UNREADABLE", "in/thicker": "NOT_CHOSEN"}
+    assert rejects(tmp_path) == {"in/thin/001.dcm": "UNREADABLE", "in/thicker": "NOT_CHOSEN"}
 
 
 CRITERIA = """Study Description,kvp,ConvolutionKernel,note

@@ -17,6 +17,7 @@ from fmct.console.command import main as run_command
 from fmct.console.errors import ExitCode, FmctError, UsageError, require_file
 from fmct.console.files import atomic_path
 from fmct.console.progress import track
+from fmct.index import Index
 
 
 class Count(Command):
@@ -129,6 +130,13 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_progress_prints_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track([1, 2, 3], "work")) == [1, 2, 3]
     assert "work: 3 in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("roots", [["a, b"], ["2019", "2020"], ["[x]"], ["true"], ['"q'], ["new\nline"]])
+def test_paths_are_taken_as_they_are(roots: list[str]) -> None:
+    command = parse_command(Index, [*roots, "--out", "m.csv"])
+    assert isinstance(command, Index)
+    assert command.roots == [Path(root) for root in roots]
 
 
 def test_output_that_nobody_reads_to_its_end_is_no_error() -> None:

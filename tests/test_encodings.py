@@ -448,20 +448,23 @@ def test_headers_that_are_cut_short(tmp_path: Path) -> None:
     assert refusal(save(image(Rows=8, Columns=8, SOPClassUID=CTImageStorage), path))[0] is RejectCode.UNREADABLE
 
 
-def test_a_series_with_a_damaged_slice_is_refused_as_a_whole(tmp_path: Path) -> None:
-    """Without its last slice it would be a shorter scan, and nothing would tell."""
+def test_a_damaged_slice_is_named_and_the_rest_judged_without_it(tmp_path: Path) -> None:
     hu, places = head_like(), stacked(12)
     paths = write_series(tmp_path / "in", hu, places)
     shutil.copytree(tmp_path / "in", tmp_path / "whole")
     paths[11].write_bytes(paths[11].read_bytes()[:-100])
-    scans, rejects = find_scans([tmp_path / "in"])
-    assert not scans
-    assert [(reject.code, Path(reject.path).name) for reject in rejects] == [(RejectCode.UNREADABLE, "in")]
-    assert rejects[0].detail == "pixel data cut short: 2460 of 2560 bytes (1 of 12 files)"
+    (scan,), (reject,) = find_scans([tmp_path / "in"])
+    assert scan.facts["n_slices"] == 11
+    assert (reject.code, Path(reject.path).name) == (RejectCode.UNREADABLE, "011.dcm")
+    assert reject.detail.startswith("pixel data cut short: 2460 of 2560 bytes (1 of 12 images")
     shutil.copy(tmp_path / "whole" / "011.dcm", tmp_path / "in" / "again.dcm")
     (scan,), rejects = find_scans([tmp_path / "in"])
     assert np.array_equal(scan.load().hu, hu)
     assert [Path(reject.path).name for reject in rejects] == ["011.dcm"]
+    paths[5].write_bytes(paths[5].read_bytes()[:-100])
+    scans, rejects = find_scans([tmp_path / "in"])
+    assert not scans
+    assert [reject.code for reject in rejects] == [RejectCode.UNREADABLE, RejectCode.GAP]
 
 
 def test_a_series_that_cannot_be_decoded_is_one_reject(tmp_path: Path) -> None:
@@ -470,7 +473,7 @@ def test_a_series_that_cannot_be_decoded_is_one_reject(tmp_path: Path) -> None:
     scans, (reject,) = find_scans([tmp_path / "in"])
     assert not scans
     assert reject.code is RejectCode.UNSUPPORTED
-    assert reject.detail.endswith("(12 of 12 files)")
+    assert reject.detail.endswith("(12 of 12 images)")
     error = SliceError(
         RejectCode.UNSUPPORTED, "detail", read_headers(write_slice(tmp_path / "a", waves(8, True).astype(np.int16)))[0]
     )

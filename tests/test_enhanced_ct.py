@@ -36,7 +36,7 @@ def test_each_frame_is_a_slice(tmp_path: Path, syntax: str) -> None:
     assert [header.frame for header in headers] == list(range(12))
     assert np.array_equal([header.position_lps_mm for header in headers], places)
     first = headers[0]
-    assert (first.pixel_spacing_mm, first.orientation_lps) == ((0.75, 0.5), (1, 0, 0, 0, 1, 0))
+    assert (first.pixel_spacing_mm, first.orientation_lps) == ((6.0, 4.5), (1, 0, 0, 0, 1, 0))
     assert (first.kvp, first.kernel, first.contrast) == (100, "J40s", False)
     assert first.image_type == ("ORIGINAL", "PRIMARY", "AXIAL", "NONE")
     assert [header.sop_id for header in headers] == [uid_hash(f"{dataset.SOPInstanceUID} {k}") for k in range(12)]
@@ -61,7 +61,7 @@ def test_a_multi_frame_file_is_the_same_scan_as_a_series(tmp_path: Path) -> None
     order = np.random.default_rng(0).permutation(12)
     (tmp_path / "multi").mkdir()
     save(multi_frame(stored(hu)[order], places[order]), tmp_path / "multi" / "a")
-    write_series(tmp_path / "single", hu, places, pixel_mm=(0.75, 0.5))
+    write_series(tmp_path / "single", hu, places, pixel_mm=(6.0, 4.5))
     (one,), rejected = find_scans([tmp_path / "multi"])
     assert not rejected
     assert one.facts["n_slices"] == 12
@@ -172,7 +172,7 @@ def test_a_single_frame_keeps_its_identifier(tmp_path: Path) -> None:
     dataset = multi_frame(stored(head_like())[:1], stacked(1))
     (header,) = read_headers(save(dataset, tmp_path / "a"))
     assert header.sop_id == uid_hash(dataset.SOPInstanceUID)
-    assert header.position_lps_mm == (-30, -30, 0)
+    assert header.position_lps_mm == (-90, -90, 0)
 
 
 def test_groups_for_another_number_of_frames(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def test_a_slice_with_broken_pixels_is_named(tmp_path: Path) -> None:
     write_series(tmp_path / "in" / "b", head_like(seed=1), stacked(12))
     paths[6].write_bytes(paths[6].read_bytes()[:-1500])
     assert index(tmp_path / "in", skip="NOT_A_HEAD") == 3
-    assert rejects(tmp_path) == {"in/a/006.dcm": "UNREADABLE"}
+    assert rejects(tmp_path) == {"in/a/006.dcm": "UNREADABLE", "in/a": "GAP"}
     assert manifest(tmp_path)["path"].tolist() == ["in/b"]
 
 
@@ -82,7 +82,7 @@ def test_files_that_vanish_meanwhile_are_named(
     def vanishing(path: Path, key: bytes) -> object:
         if path == tmp_path / "in" / "b" / "007.dcm":
             path.unlink()  # before its header is read
-            paths[4].unlink()  # after
+            paths[5].unlink()  # after; the look at pixels takes this one
         return look(path, key)
 
     with monkeypatch.context() as patch:

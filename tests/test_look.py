@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -11,8 +12,9 @@ from synthetic_series import SKULL_GAP_MM, SKULL_PIXEL_MM, head_like, stacked, t
 
 from fmct.data import look
 from fmct.data import scan as scan_module
-from fmct.data.dicom import read_hu
+from fmct.data.dicom import read_frames_hu
 from fmct.data.look import PIXEL_RULES, look_at_stack, looked_at, number_of_looks, spread_slices
+from fmct.data.nifti import load_nifti
 from fmct.data.rejection import RejectCode, ScanError
 from fmct.data.scan import Scan
 from fmct.data.series import find_scans
@@ -60,11 +62,11 @@ def test_only_chosen_files_of_a_series_are_read(tmp_path: Path, monkeypatch: pyt
     read: list[Path] = []
     whole = scan.load()
 
-    def recorded(path: Path, *more: int) -> np.ndarray:
+    def recorded(path: Path, frames: Sequence[int]) -> Iterator[np.ndarray]:
         read.append(path)
-        return read_hu(path, *more)
+        return read_frames_hu(path, frames)
 
-    monkeypatch.setattr(scan_module, "read_hu", recorded)
+    monkeypatch.setattr(scan_module, "read_frames_hu", recorded)
     stack = look_at_stack(scan)
     assert len(read) == len(stack.hu) < 14
     expected = looked_at(whole)
@@ -102,17 +104,15 @@ def test_a_look_at_a_short_nifti_takes_at_least_eight_slices(tmp_path: Path, cou
     assert min(count, 8) <= len(look.look_at_nifti(path).hu) <= 25
 
 
-def test_an_uncompressed_nifti_is_read_in_parts(tmp_path: Path) -> None:
-    """What isn't looked at may be missing: the file is cut off behind the last slice that a look takes."""
+def test_a_look_at_an_uncompressed_nifti_is_scaled_as_all_of_it(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     values = np.random.default_rng(0).normal(0, 100, (64, 64, 160)).astype(np.float32)
     image = nib.Nifti1Image(values, np.diag([3, 3, 1.0, 1]))
     image.header.set_slope_inter(1, -20)
     nib.save(image, path)
-    before = look.look_at_nifti(path)
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size - 4 * 64 * 64 * 2)
-    assert np.array_equal(look.look_at_nifti(path).hu, before.hu)
+    stack, whole = look.look_at_nifti(path), load_nifti(path)
+    places = [int(np.abs(whole.positions_mm - place).argmin()) for place in stack.positions_mm]
+    assert np.array_equal(stack.hu, whole.hu[places])
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
     with pytest.raises(ScanError) as raised:

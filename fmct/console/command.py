@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -42,6 +44,16 @@ class Command(BaseSettings):
         raise TypeError(f"{type(self).__name__} is not a command by itself: it defines no run()")
 
 
+class PathsAsGiven(CliSettingsSource[Any]):
+    """Reads a command line without looking into paths: `2019` is a folder, not a number, and may hold a comma."""
+
+    def _merge_parsed_list(self, parsed_list: list[str], field_name: str) -> str:
+        field = self.settings_cls.model_fields.get(field_name)
+        if field is not None and field.annotation == list[Path]:
+            return json.dumps(parsed_list)
+        return super()._merge_parsed_list(parsed_list, field_name)
+
+
 def parse_command(command: type[Command], arguments: Sequence[str]) -> Command:
     """Build a command from command-line arguments.
 
@@ -59,7 +71,7 @@ def parse_command(command: type[Command], arguments: Sequence[str]) -> Command:
         def settings_customise_sources(
             cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            source: Any = CliSettingsSource(settings_cls, cli_parse_args=list(arguments))
+            source: Any = PathsAsGiven(settings_cls, cli_parse_args=list(arguments))
             return init_settings, source
 
     Parsed.__doc__ = inspect.cleandoc(command.__doc__ or "")

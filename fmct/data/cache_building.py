@@ -24,7 +24,7 @@ from fmct.data.nifti import load_nifti
 from fmct.data.preprocessing import preprocess_stack
 from fmct.data.presets import IsotropicSettings
 from fmct.data.rejection import RejectCode, ScanError
-from fmct.data.rules import LOADING_RULES, codes_in
+from fmct.data.rules import Rules, codes_in, loading_rules
 from fmct.data.scan import Scan
 from fmct.data.series import find_scans
 from fmct.data.volumes import VolumeCache
@@ -84,7 +84,7 @@ class Batch:
         scan_id, path = str(row["scan_id"]), str(row["path"])
         try:
             stack = load_row(row, self.root, self.found)
-            volume = preprocess_stack(stack, self.settings, path, codes_in(str(row.get("skipped_rules", ""))))
+            volume = preprocess_stack(stack, self.settings, path, codes_in(str(row.get("skipped_rules") or "")))
         except ScanError as error:
             return Outcome(scan_id, path, code=error.code, detail=error.detail)
         except UsageError as error:
@@ -114,7 +114,7 @@ def load_row(row: Row, root: Path, found: dict[Path, list[Scan]]) -> SliceStack:
         if row["format"] == "nifti":
             return load_nifti(path)
         if path not in found:
-            found[path] = find_scans([path], LOADING_RULES, root=root.resolve())[0]
+            found[path] = find_scans([path], rules_of(row), root=root.resolve())[0]
         scan = matching_scan(found[path], row, path)
         check_complete(scan, row)
         return scan.load()
@@ -137,6 +137,11 @@ def matching_scan(scans: Sequence[Scan], row: Row, path: Path) -> Scan:
         if len(candidates) == 1:
             return candidates[0]
     raise ScanError(RejectCode.MISSING, path, f"none of the {len(scans)} usable series in the folder is this one")
+
+
+def rules_of(row: Row) -> Rules:
+    """Return the rules by which a row's slices are found again."""
+    return loading_rules(str(row.get("skipped_rules") or ""))
 
 
 def check_complete(scan: Scan, row: Row) -> None:
@@ -191,7 +196,8 @@ def tell_files(batches: Sequence[Batch], processes: int) -> None:
     path = scan_path(batches[0].rows[0], batches[0].root)
     if path.is_dir():
         scans = {
-            scan.scan_id: scan for scan in find_scans([path], LOADING_RULES, processes, batches[0].root.resolve())[0]
+            scan.scan_id: scan
+            for scan in find_scans([path], rules_of(batches[0].rows[0]), processes, batches[0].root.resolve())[0]
         }
         for batch in batches:
             ids = [str(row["scan_id"]) for row in batch.rows]

@@ -8,6 +8,7 @@ is, no more inflated than is needed, and no more objects are made than a header 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import warnings
 import zlib
@@ -234,7 +235,12 @@ def inferred_syntax(stream: BinaryIO) -> str:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom's warnings, which quote header values, out of logs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Keep what pydicom warns of and logs, which quotes header values, out of sight."""
+    logger = logging.getLogger("pydicom")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = was_disabled

@@ -6,12 +6,13 @@ Indexing reads no more than these, and so stays quick; preprocessing, which read
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmct.data.geometry import SliceStack, Vectors
-from fmct.data.nifti import load_nifti
+from fmct.data.geometry import SliceStack, Vectors, stack_from_affine
+from fmct.data.nifti import open_nifti, read_voxels
 from fmct.data.plausibility import implausible_hu
 from fmct.data.recognition import not_a_head
 from fmct.data.rejection import RejectCode
@@ -22,17 +23,38 @@ FEWEST_LOOKS, MOST_LOOKS = 8, 24
 
 
 def look_at_stack(scan: Scan) -> SliceStack:
-    """Read some slices of a scan, at their true places; of a NIfTI file, all: most are compressed as a whole.
+    """Read some slices of a scan, at their true places; of a compressed NIfTI file, all have to be unpacked.
 
     Raises:
         ScanError: naming the file, when one of them can't be read or has values that aren't finite.
     """
     if not scan.slices:
-        return looked_at(load_nifti(scan.path))
+        return look_at_nifti(scan.path)
     positions = np.array([header.position_lps_mm for header in scan.slices])
     across, down = np.reshape(scan.slices[0].orientation_lps, (2, 3))
     along = positions @ np.cross(across, down)
     return stack_from_slices([scan.slices[k] for k in spread_slices(along)])
+
+
+def look_at_nifti(path: Path) -> SliceStack:
+    """Read some slices of a NIfTI file, evenly apart along the axis closest to the body's.
+
+    Raises:
+        ScanError: when they can't be read or have values that aren't finite.
+    """
+    file = open_nifti(path)
+    affine = file.affine.copy()
+    steps = affine[:3, :3]
+    axis = int((np.abs(steps[2]) / np.linalg.norm(steps, axis=0)).argmax())
+    count = file.shape[axis]
+    looks = number_of_looks(count * float(np.linalg.norm(steps[:, axis])))
+    apart = min(round(count / looks), count // FEWEST_LOOKS)
+    first = (count - 1) % apart // 2
+    chosen = [slice(None)] * 3
+    chosen[axis] = slice(first, None, apart)
+    affine[:3, 3] += steps[:, axis] * first
+    affine[:3, axis] *= apart
+    return stack_from_affine(read_voxels(file, tuple(chosen)), affine)
 
 
 def looked_at(stack: SliceStack) -> SliceStack:

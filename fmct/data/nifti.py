@@ -100,8 +100,29 @@ def load_nifti(path: Path) -> SliceStack:
             finite.
     """
     file = open_nifti(path)
+    return stack_from_affine(read_voxels(file), file.affine)
+
+
+def read_voxels(file: NiftiFile, part: tuple[slice, ...] = ()) -> NDArray[np.int16]:
+    """Read voxels, scaled as the header says; of a file that isn't compressed, no more than the part asked for.
+
+    Args:
+        file: opened.
+        part: a slice for each axis; () means all.
+
+    Returns:
+        (A, B, C) int16.
+
+    Raises:
+        ScanError: as `load_nifti` does.
+    """
+    path = file.path
     try:
-        content = voxel_content(file)
+        if part and not file.compressed:
+            stored: NDArray[Any] = np.memmap(path, file.dtype, "r", file.offset, file.shape, "F")[part]
+        else:
+            whole = np.frombuffer(voxel_content(file), file.dtype)
+            stored = whole.reshape(file.shape, order="F")[part]
         slope, intercept = file.header.get_slope_inter()
         if np.isinf(file.header["scl_slope"]):  # nibabel takes it for none
             raise HeaderDataError("infinite slope")
@@ -109,8 +130,7 @@ def load_nifti(path: Path) -> SliceStack:
         raise ScanError(RejectCode.UNREADABLE, path, f"voxels can't be read ({type(error).__name__})") from error
     except HeaderDataError as error:
         raise ScanError(RejectCode.IMPLAUSIBLE_HU, path, "slope or intercept isn't finite") from error
-    stored = np.frombuffer(content, file.dtype).reshape(file.shape, order="F")
-    return stack_from_affine(to_int16(stored, 1.0 if slope is None else slope, intercept or 0.0, path), file.affine)
+    return to_int16(stored, 1.0 if slope is None else slope, intercept or 0.0, path)
 
 
 def voxel_content(file: NiftiFile) -> bytes:

@@ -40,8 +40,18 @@ class Rules:
 
 
 ALL_RULES = Rules()
-LOADING_RULES = Rules(SKIPPABLE)
-"""For finding again what was judged before: only what makes a volume impossible counts."""
+ON_SLICES = frozenset({RejectCode.NOT_CT, RejectCode.LOCALIZER, RejectCode.SECONDARY})
+
+
+def loading_rules(skipped_text: str) -> Rules:
+    """Return the rules by which a scan's slices are found again: those on single slices as they were when it was judged.
+
+    A scout among the slices must stay out; the scan as a whole isn't judged again.
+
+    Args:
+        skipped_text: the manifest's `skipped_rules`.
+    """
+    return Rules(SKIPPABLE - ON_SLICES | codes_in(skipped_text))
 
 
 def codes_in(text: str) -> frozenset[RejectCode]:

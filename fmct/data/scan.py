@@ -83,7 +83,7 @@ def scan_from_slices(slices: Sequence[SliceHeader]) -> Scan:
         "kvp": first.kvp,
         "contrast": int(any(header.contrast for header in slices)),
         "age": first.age,
-        "sex": first.sex if first.sex in {"M", "F", "O"} else "",
+        "sex": first.sex,
     }
     return Scan(
         scan_id=scan_id_of(slices),

@@ -112,7 +112,7 @@ def header_from(dataset: Dataset, path: Path, key: bytes) -> SliceHeader:
         kvp=kvp[0] if kvp else math.nan,
         contrast=text(dataset, "ContrastBolusAgent").upper() not in NO_CONTRAST,
         age=age_at_study(dataset),
-        sex=text(dataset, "PatientSex").upper(),
+        sex=sex if (sex := text(dataset, "PatientSex").upper()) in {"M", "F", "O"} else "",
         study_description=hashed(keyed_id, "description", text(dataset, "StudyDescription").casefold(), key),
         says_bone=any(word in text(dataset, "SeriesDescription").casefold() for word in BONE_WORDS),
     )
