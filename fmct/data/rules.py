@@ -44,9 +44,9 @@ ON_SLICES = frozenset({RejectCode.NOT_CT, RejectCode.LOCALIZER, RejectCode.SECON
 
 
 def loading_rules(skipped_text: str) -> Rules:
-    """Return the rules by which a scan's slices are found again: those on single slices as they were when it was judged.
+    """Return the rules by which a scan's slices are found again.
 
-    A scout among the slices must stay out; the scan as a whole isn't judged again.
+    Those on single slices are as they were, for a scout must stay out; the scan as a whole isn't judged again.
 
     Args:
         skipped_text: the manifest's `skipped_rules`.
