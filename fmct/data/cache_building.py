@@ -6,6 +6,7 @@ scan by scan. Only the process that started all this writes the index.
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from fmct.console.errors import UsageError
 from fmct.data.geometry import SliceStack, gantry_tilt_deg
 from fmct.data.manifest import scan_path
 from fmct.data.nifti import load_nifti
+from fmct.data.path_names import is_redacted
 from fmct.data.preprocessing import preprocess_stack
 from fmct.data.presets import IsotropicSettings
 from fmct.data.rejection import RejectCode, ScanError
@@ -86,13 +88,25 @@ class Batch:
             stack = load_row(row, self.root, self.found)
             volume = preprocess_stack(stack, self.settings, path, codes_in(str(row.get("skipped_rules") or "")))
         except ScanError as error:
-            return Outcome(scan_id, path, code=error.code, detail=error.detail)
+            return Outcome(scan_id, path, code=error.code, detail=naming_the_file(error, path))
         except UsageError as error:
             return Outcome(scan_id, path, code=RejectCode.MISSING, detail=error.what)
         except Exception as error:  # noqa: BLE001 - one odd scan must not stop a hundred thousand others
-            return Outcome(scan_id, path, code=RejectCode.FAILED, detail=f"{type(error).__name__}: {error}")
+            return Outcome(scan_id, path, code=RejectCode.FAILED, detail=place_of(error))
         # not caught: what keeps the cache from being written (a full disk) ends the run
         return Outcome(scan_id, path, cache.store(scan_id, volume, source_facts(stack)))
+
+
+def naming_the_file(error: ScanError, path: str) -> str:
+    """Return what was found, with the slice's file before it where one is to blame and names may be written."""
+    name = Path(str(error.where)).name
+    return error.detail if is_redacted(path) or name == Path(path).name else f"{name}: {error.detail}"
+
+
+def place_of(error: Exception) -> str:
+    """Return an unexpected error's type and where it was raised, not its text, which may quote a header or a path."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
 
 
 def load_row(row: Row, root: Path, found: dict[Path, list[Scan]]) -> SliceStack:
