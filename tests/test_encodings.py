@@ -456,7 +456,7 @@ def test_a_damaged_slice_is_named_and_the_rest_judged_without_it(tmp_path: Path)
     (scan,), (reject,) = find_scans([tmp_path / "in"])
     assert scan.facts["n_slices"] == 11
     assert (reject.code, Path(reject.path).name) == (RejectCode.UNREADABLE, "011.dcm")
-    assert reject.detail.startswith("pixel data cut short: 2460 of 2560 bytes (1 of 12 images")
+    assert reject.detail == "pixel data cut short: 2460 of 2560 bytes; the rest was judged without it"
     shutil.copy(tmp_path / "whole" / "011.dcm", tmp_path / "in" / "again.dcm")
     (scan,), rejects = find_scans([tmp_path / "in"])
     assert np.array_equal(scan.load().hu, hu)
@@ -464,7 +464,8 @@ def test_a_damaged_slice_is_named_and_the_rest_judged_without_it(tmp_path: Path)
     paths[5].write_bytes(paths[5].read_bytes()[:-100])
     scans, rejects = find_scans([tmp_path / "in"])
     assert not scans
-    assert [reject.code for reject in rejects] == [RejectCode.UNREADABLE, RejectCode.GAP]
+    codes = [reject.code for reject in rejects]
+    assert codes == [RejectCode.UNREADABLE, RejectCode.UNREADABLE, RejectCode.GAP]
 
 
 def test_a_series_that_cannot_be_decoded_is_one_reject(tmp_path: Path) -> None:

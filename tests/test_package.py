@@ -52,7 +52,7 @@ def head_nifti(path: Path) -> Path:
     z, y, x = np.mgrid[-100:101:4, -100:101:4, -100:101:4]
     radius = np.sqrt(x**2 + y**2 + z**2)
     hu = np.select([radius < 72, radius < 82, radius < 90], [30, 1000, 20], -1000)
-    hu += np.where((x - 30) ** 2 + y**2 + z**2 < 20**2, 40, 0)
+    hu += np.where((x - 30) ** 2 + y**2 + z**2 < 20**2, 40, 0) + np.random.default_rng(0).integers(-9, 9, hu.shape)
     nib.save(nib.Nifti1Image(hu.transpose(2, 1, 0).astype(np.int16), np.diag([4.0, 4.0, 4.0, 1.0])), path)
     return path
 

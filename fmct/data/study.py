@@ -134,6 +134,10 @@ def usable_slices(series: Sequence[SliceHeader], rules: Rules, judged: Judged) -
         else:
             usable.append(header)
     for code, slices in refused.items():
+        if len(slices) < len(series) and all(header.damage for header in slices):
+            for header in slices:  # a few damaged files are named one by one
+                judged.reject([header], code, f"{refusal(header, rules)[1]}; the rest was judged without it")
+            continue
         rest = "" if len(slices) == len(series) else "; the others were judged without them"
         judged.reject(slices, code, f"{details[code]} ({len(slices)} of {len(series)} images{rest})")
     return usable
