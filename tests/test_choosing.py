@@ -229,3 +229,13 @@ def test_criteria_that_say_too_little_are_refused(tmp_path: Path, text: str, mes
     (tmp_path / "c.csv").write_text(text)
     with pytest.raises(UsageError, match=message):
         read_criteria(tmp_path / "c.csv", KEY)
+
+
+def test_a_whole_head_goes_before_a_thin_part_of_it(tmp_path: Path) -> None:
+    study = {"StudyInstanceUID": "1.2.3"}
+    write_series(tmp_path / "in" / "temporal", head_like(100), stacked(100, 1.0), **study)
+    write_series(tmp_path / "in" / "whole", head_like(28), stacked(28, 5.0), **study)
+    assert index(tmp_path / "in") == 3
+    assert manifest(tmp_path)["path"].tolist() == ["in/whole"]
+    (detail,) = reject_rows(tmp_path)["detail"]
+    assert detail.startswith("it covers less than a head: 1 mm")

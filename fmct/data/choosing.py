@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fmct.data.joining import AXIAL
+from fmct.data.joining import AXIAL, WHOLE_HEAD_MM
 from fmct.data.kernels import is_sharp
 from fmct.data.rejection import Reject, RejectCode
 from fmct.data.scan import Scan
@@ -17,6 +17,11 @@ from fmct.data.series_rules import slice_normal_lps
 def off_axis(scan: Scan) -> float:
     """Axial (also tilted) before sagittal and coronal."""
     return float(bool(scan.slices) and abs(slice_normal_lps(scan.slices[0])[2]) <= AXIAL)
+
+
+def part_of_head(scan: Scan) -> float:
+    """A whole head before a part of it, however thin: temporal bones, or a base without its vertex."""
+    return float(scan.extent_mm[2] < WHOLE_HEAD_MM)
 
 
 def with_contrast(scan: Scan) -> float:
@@ -45,6 +50,7 @@ def lacking_mm(scan: Scan) -> float:
 
 PREFERENCES: tuple[tuple[Callable[[Scan], float], str], ...] = (
     (off_axis, "it isn't axial"),
+    (part_of_head, "it covers less than a head"),
     (with_contrast, "it has contrast"),
     (not_soft, "its kernel is sharper, or unknown"),
     (distance_mm, "its slices lie further apart"),
