@@ -34,9 +34,9 @@ class Index(Command):
 
     Headers are read first; slices are grouped by study, series and orientation, sorted by position; spacing, gaps and
     tilt come from positions. A head scanned in two series (base and vertex) is joined by geometry. Of each study the
-    thinnest soft-tissue axial series without contrast is kept (--all-series keeps all), if a look at some of its slices
-    shows HU and a head; else the next best. Every other series is in rejects.csv beside the manifest with a code and
-    what was found, and then the exit code is 3.
+    thinnest soft-tissue axial series of a whole head without contrast is kept (--all-series keeps all), if a look at
+    some of its slices shows HU and a head; else the next best. Every other series is in rejects.csv beside the manifest
+    with a code and what was found, and then the exit code is 3.
 
     A second run reads only what changed: what was read is kept in MANIFEST.headers.sqlite.
 
