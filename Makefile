@@ -10,7 +10,7 @@ ARGS   ?=
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types smoke pretrain finetune report tensorboard clean
+.PHONY: help setup demo test test-slow check lint types smoke bench pretrain finetune report tensorboard clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ test-coverage: $(STAMP)
 
 smoke: $(STAMP) ## the smoke experiments, end to end on synthetic scans, in a minute
 	@$(BIN)/fmct demo --smoke --out runs/smoke $(ARGS)
+
+bench: $(STAMP) ## measure this machine, as ratios to a stated baseline
+	@$(BIN)/fmct bench index $(ARGS)
 
 pretrain: $(STAMP) ## learn from scans without labels, as experiments/EXP.yaml says
 	$(call fit,$@)
