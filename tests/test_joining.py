@@ -170,3 +170,9 @@ def test_a_shift_between_parts_is_no_tilt(tmp_path: Path) -> None:
     (scan,), _ = find_scans([tmp_path / "in"])
     assert (scan.facts["n_slices"], scan.facts["gantry_tilt_deg"]) == (32, 0)
     assert scan.load().origins_ras_mm[:, 0].tolist() == [65.0] * 14 + [90.0] * 18
+
+
+def test_an_unknown_tube_voltage_is_no_obstacle() -> None:
+    """Headers without KVP, as anonymized archives have them: two NaN are alike."""
+    (stack,) = join_parts([base(kvp=float("nan")), vertex(kvp=float("nan"))]).stacks
+    assert heights(stack) == [*BASE, *VERTEX]

@@ -83,7 +83,12 @@ def likeness(stack: Stack) -> tuple[object, ...]:
     first = stack[0]
     pixels = tuple(np.round(first.pixel_spacing_mm, 4))
     tilt = tuple(np.round(first.orientation_lps, 1) + 0.0)
-    return (first.rows, first.columns, pixels, tilt, first.frame_of_reference, first.kernel, first.kvp)
+    return (first.rows, first.columns, pixels, tilt, first.frame_of_reference, *protocol(first))
+
+
+def protocol(header: SliceHeader) -> tuple[str, str]:
+    """Return kernel and tube voltage as text, so that two unknown ones are alike."""
+    return header.kernel, f"{header.kvp:g}"
 
 
 def chain(group: Sequence[Stack], joined: Joined) -> None:
@@ -159,6 +164,6 @@ def obstacle(one: Stack, other: Stack) -> str:
         return f"{covered} with another matrix ({second.rows} x {second.columns}, not {first.rows} x {first.columns})"
     if np.abs(np.subtract(first.pixel_spacing_mm, second.pixel_spacing_mm)).max() > 1e-4:
         return f"{covered} with another pixel size"
-    if (first.kernel, first.kvp) != (second.kernel, second.kvp):
+    if protocol(first) != protocol(second):
         return f"{covered} of another kernel or tube voltage"
     return f"{covered}, and slices are missing between them or shown twice"
