@@ -7,8 +7,6 @@ import io
 import json
 import re
 import shutil
-from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import TinyCohort
+from page_elements import Elements
 from PIL import Image
 from synthetic_series import AXIAL, head_like, stacked, write_series
 
@@ -97,29 +96,6 @@ def table(**columns: list[Any]) -> pd.DataFrame:
 
 def outliers_of(frame: pd.DataFrame) -> list[Outlier]:
     return find_outliers(frame, typical_values(frame))
-
-
-class Elements(HTMLParser):
-    """Collects the elements of a page, and its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def values(self, attribute: str) -> list[str]:
-        return [str(attributes[attribute]) for _, attributes in self.found if attribute in attributes]
-
-    @property
-    def tags(self) -> Counter[str]:
-        return Counter(tag for tag, _ in self.found)
 
 
 # figures

@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from page_elements import Elements
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -110,25 +110,6 @@ def classifier(root: Path, name: str, frame: pd.DataFrame, weights: str | None =
 
 def report(*folders: Path, shown: int = 3) -> Any:
     return make_report(folders, "A report", Bootstrap(replicates=300), shown)
-
-
-class Elements(HTMLParser):
-    """Collects the elements of a page, and its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def values(self, attribute: str) -> list[str]:
-        return [str(attributes[attribute]) for _, attributes in self.found if attribute in attributes]
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ scan by scan. Only the process that started all this writes the index.
 from __future__ import annotations
 
 import traceback
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Batch:
         scan_id, path = str(row["scan_id"]), str(row["path"])
         try:
             stack = load_row(row, self.root, self.found)
-            volume = preprocess_stack(stack, self.settings, path, codes_in(str(row.get("skipped_rules") or "")))
+            volume = preprocess_stack(stack, self.settings, path, codes_in(skipped_text(row)))
         except ScanError as error:
             return Outcome(scan_id, path, code=error.code, detail=naming_the_file(error, path))
         except UsageError as error:
@@ -155,7 +155,12 @@ def matching_scan(scans: Sequence[Scan], row: Row, path: Path) -> Scan:
 
 def rules_of(row: Row) -> Rules:
     """Return the rules by which a row's slices are found again."""
-    return loading_rules(str(row.get("skipped_rules") or ""))
+    return loading_rules(skipped_text(row))
+
+
+def skipped_text(row: Row) -> str:
+    """Return the codes of the rules that were switched off for a row, "" where it doesn't say."""
+    return str(row.get("skipped_rules") or "")
 
 
 def check_complete(scan: Scan, row: Row) -> None:
@@ -198,9 +203,9 @@ def batches_of(rows: Sequence[Row], root: Path, cache: VolumeCache, processes: i
         else:
             batches.append([row])
     made = [Batch(batch, root, cache.folder, cache.settings) for batch in batches]
-    for path, number in Counter(batch[0]["path"] for batch in batches).items():
-        of_folder = [batch for batch in made if batch.rows[0]["path"] == path]
-        if number > 1 and all(row["format"] == "dicom" for batch in of_folder for row in batch.rows):
+    for _, alike in groupby(made, key=lambda batch: batch.rows[0]["path"]):  # sorted by path, so neighbors
+        of_folder = list(alike)
+        if len(of_folder) > 1 and all(row["format"] == "dicom" for batch in of_folder for row in batch.rows):
             tell_files(of_folder, processes)
     return made
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmct import __version__
 from fmct.console.errors import UsageError
@@ -27,6 +26,7 @@ from fmct.evaluation.results import DataSetResults, gather
 from fmct.evaluation.run_folder import Run, read_runs
 from fmct.evaluation.scans import cache_pictures, caches_of
 from fmct.evaluation.tables import difference_groups, mean_rows, result_rows
+from fmct.evaluation.templates import fill
 from fmct.evaluation.training import loss_figure
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -90,20 +90,7 @@ def make_report(folders: Sequence[Path], title: str, settings: Bootstrap, scans_
         "caches": [cache_view(path, scans_shown) for path in caches_of(runs)],
         "provenance": [provenance_view(run, look) for run, look in zip(runs, drawn, strict=True)],
     }
-    return Report(numbers, render(context))
-
-
-def render(context: dict[str, Any]) -> str:
-    """Fill the template; whatever comes from names, files or headers of scans is escaped."""
-    environment = Environment(
-        loader=PackageLoader("fmct", "evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["say"] = wording
-    return environment.get_template("report.html").render(context)
+    return Report(numbers, fill("report.html", context, "evaluation"))
 
 
 def data_set_view(results: DataSetResults, drawn: Sequence[Look]) -> dict[str, Any]:

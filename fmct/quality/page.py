@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from fmct import __version__
 from fmct.console.errors import FmctError, UsageError
 from fmct.console.progress import track
 from fmct.data.volumes import VolumeCache, read_rejects
-from fmct.evaluation import wording
+from fmct.evaluation.templates import fill
 from fmct.quality import groups, measures, outliers
 from fmct.quality.counts import Waterfall, waterfall
 from fmct.quality.histograms import Histogram, histograms, site_colors
@@ -161,20 +160,7 @@ def make_page(sources: Sources, montage: int, workers: int = 0) -> Quality:
         "root": sources.root,
     }
     table = outliers.with_scores(frame, typical, found)
-    return Quality(render(context), table, found, typical, counts, rejected)
-
-
-def render(context: dict[str, Any]) -> str:
-    """Fill the template; whatever comes from names, files or headers of scans is escaped."""
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("fmct", "quality"), PackageLoader("fmct", "evaluation")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["say"] = wording
-    return environment.get_template("qc.html").render(context)
+    return Quality(fill("qc.html", context, "quality", "evaluation"), table, found, typical, counts, rejected)
 
 
 def every_nth(scan_ids: Sequence[str], most: int) -> list[str]:
