@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from fmct.data.preprocessing import IsotropicSettings
     from fmct.data.rules import Rules
     from fmct.data.scan import Scan
+    from fmct.data.volume_file import Voxels
 
-    Scans = Iterator[tuple[str, NDArray[np.int16] | FmctError]]
+    Scans = Iterator[tuple[str, Voxels | FmctError]]
 
 
 class Embed(Command):
@@ -103,7 +104,10 @@ class Embed(Command):
         for row in frame.to_dict("records"):
             try:
                 stack = load_row(row, Path(frame.attrs["root"]), found)
-                yield row["scan_id"], preprocess_stack(stack, settings, row["path"], codes_in(row["skipped_rules"])).hu
+                yield (
+                    row["scan_id"],
+                    preprocess_stack(stack, settings, row["path"], codes_in(row["skipped_rules"])).voxels,
+                )
             except FmctError as error:
                 yield row["scan_id"], error
 
@@ -137,7 +141,7 @@ def of_disk(paths: list[Path], settings: IsotropicSettings, rules: Rules) -> Sca
         yield "", FmctError(f"{reject.code} ({reject.detail})", str(reject.path), "see the codes in the README")
     for scan in scans:
         try:
-            yield scan.scan_id, preprocess_stack(scan.load(), settings, str(scan.path), rules.skipped).hu
+            yield scan.scan_id, preprocess_stack(scan.load(), settings, str(scan.path), rules.skipped).voxels
         except FmctError as error:
             yield scan.scan_id, error
 

@@ -57,14 +57,14 @@ def preprocess(manifest: Path, *arguments: str) -> int:
 
 def test_what_is_written_is_read(cache: VolumeCache, volume: Volume) -> None:
     cache.write("s1", volume, {"source_slices": 12})
-    assert np.array_equal(cache.read("s1"), volume.hu)
+    assert np.array_equal(cache.read("s1"), volume.voxels)
     cache.save()
     again = VolumeCache.open(cache.folder.parent)
     assert again.folder == cache.folder
     assert again.settings == IsotropicSettings(spacing_mm=2)
     hu = again.read("s1")
     assert hu.dtype == np.int16
-    assert np.array_equal(hu, volume.hu)
+    assert np.array_equal(hu, volume.voxels)
     assert np.array_equal(again.affine("s1"), volume.affine)
     again.verify("s1")
     row = again.index.loc["s1"]
@@ -85,7 +85,7 @@ def test_damage_is_noticed(cache: VolumeCache, volume: Volume) -> None:
     cache.volume_path("gone").unlink()
     cache.volume_path("junk").write_bytes(b"\0" * 500)
     other = VolumeCache.create(cache.folder.parent / "other", cache.settings)
-    other.write("swapped", Volume(volume.hu + 1, volume.affine))
+    other.write("swapped", Volume(volume.voxels + 1, volume.affine))
     cache.volume_path("swapped").write_bytes(other.volume_path("swapped").read_bytes())
     for scan_id in ("cut", "gone", "junk"):
         with pytest.raises(FmctError) as raised:
@@ -128,7 +128,7 @@ def test_export_has_the_right_affine(tmp_path: Path, cache: VolumeCache, volume:
     for name in ("s1.nii.gz", "s1.nii"):
         cache.export_nifti("s1", tmp_path / name)
         image = nib.load(tmp_path / name)
-        assert np.array_equal(np.asarray(image.dataobj), volume.hu.transpose(2, 1, 0))
+        assert np.array_equal(np.asarray(image.dataobj), volume.voxels.transpose(2, 1, 0))
         assert image.affine == pytest.approx(volume.affine)
         assert image.get_qform() == pytest.approx(volume.affine)
         assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 1)

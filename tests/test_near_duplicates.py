@@ -55,8 +55,8 @@ def volumes() -> dict[tuple[int, str], Volume]:
 def test_reconstructions_of_one_head_are_alike_and_other_heads_are_not(
     volumes: dict[tuple[int, str], Volume],
 ) -> None:
-    prints = {key: fingerprint(volume.hu, volume.spacing_mm) for key, volume in volumes.items()}
-    details = {key: detail(volume.hu, volume.spacing_mm) for key, volume in volumes.items()}
+    prints = {key: fingerprint(volume.voxels, volume.spacing_mm) for key, volume in volumes.items()}
+    details = {key: detail(volume.voxels, volume.spacing_mm) for key, volume in volumes.items()}
     for one in volumes:
         for other in volumes:
             a, b, x, y = prints[one], prints[other], details[one], details[other]
@@ -73,7 +73,7 @@ def test_reconstructions_of_one_head_are_alike_and_other_heads_are_not(
 
 
 def test_a_fingerprint_is_a_unit_vector_and_its_product_a_correlation(volumes: dict[tuple[int, str], Volume]) -> None:
-    one, other = (fingerprint(volumes[n, "thin"].hu, 1.5) for n in (0, 1))
+    one, other = (fingerprint(volumes[n, "thin"].voxels, 1.5) for n in (0, 1))
     assert one is not None
     assert other is not None
     assert one.shape == (LENGTH,)
@@ -83,7 +83,7 @@ def test_a_fingerprint_is_a_unit_vector_and_its_product_a_correlation(volumes: d
 
 @pytest.mark.parametrize("voxels", [(0, 0, 0), (1, 0, 0), (0, 2, 0), (-1, 1, 2), (0, 5, -4)])
 def test_another_crop_changes_little(volumes: dict[tuple[int, str], Volume], voxels: tuple[int, int, int]) -> None:
-    hu = volumes[0, "thick"].hu
+    hu = volumes[0, "thick"].voxels
     moved = ndimage.shift(hu, voxels, order=0, cval=-1024)
     a, b, x, y = fingerprint(hu, 1.5), fingerprint(moved, 1.5), detail(hu, 1.5), detail(moved, 1.5)
     assert a is not None
@@ -95,7 +95,7 @@ def test_another_crop_changes_little(volumes: dict[tuple[int, str], Volume], vox
 
 
 def test_other_spacings_and_shapes_give_the_same_fingerprint(volumes: dict[tuple[int, str], Volume]) -> None:
-    hu = volumes[2, "thin"].hu
+    hu = volumes[2, "thin"].voxels
     coarse = hu.reshape(72, 2, 72, 2, 72, 2).mean(axis=(1, 3, 5)).round().astype(np.int16)
     padded = np.pad(hu, ((5, 3), (2, 9), (11, 0)), constant_values=-1024)
     one = fingerprint(hu, 1.5)
@@ -159,7 +159,7 @@ def test_different_real_heads_are_far_apart_and_noise_is_not(shared_scans: Path)
         )
         for stack in stacks
     ]
-    details = [detail(preprocess_stack(stack, SETTINGS).hu, 1.5) for stack in (*stacks, *blurred)]
+    details = [detail(preprocess_stack(stack, SETTINGS).voxels, 1.5) for stack in (*stacks, *blurred)]
     ge, neck, ge_blurred, neck_blurred = (part for part in details if part is not None)
     assert similarity(ge, neck) < 0.5
     assert similarity(ge, ge_blurred) > SAME_HEAD + 0.03

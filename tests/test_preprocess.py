@@ -33,7 +33,7 @@ def load(scans: Path, name: str) -> SliceStack:
 
 def bone_centroid(volume: Volume, where: np.ndarray | None = None) -> tuple[np.ndarray, float]:
     """Centroid of bone (RAS mm) and its volume (mL)."""
-    bone = volume.hu > 300 if where is None else (volume.hu > 300) & where
+    bone = volume.voxels > 300 if where is None else (volume.voxels > 300) & where
     index = np.argwhere(bone).mean(axis=0)[::-1]
     return volume.affine[:3, :3] @ index + volume.affine[:3, 3], bone.sum() * volume.spacing_mm**3 / 1000
 
@@ -41,7 +41,7 @@ def bone_centroid(volume: Volume, where: np.ndarray | None = None) -> tuple[np.n
 def value_at(volume: Volume, point_ras: list[float]) -> float:
     """Mean of 3 x 3 x 3 voxels around a point."""
     x, y, z = np.rint((np.array(point_ras) - volume.affine[:3, 3]) / volume.spacing_mm).astype(int)
-    return float(volume.hu[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2].mean())
+    return float(volume.voxels[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2].mean())
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_the_tilted_head_is_where_it_was(ge_whole: Volume, shared: Path) -> None
     centroid, volume_ml = bone_centroid(ge_whole)
     assert np.abs(centroid * [-1, -1, 1] - truth["bone_centroid_LPS_mm"]).max() < 1.5
     assert volume_ml == pytest.approx(truth["bone_HU>300_volume_mL"], rel=0.04)
-    assert (ge_whole.hu > -300).sum() / 1000 == pytest.approx(truth["not_air_HU>-300_volume_mL"], rel=0.04)
-    assert ge_whole.hu.min() == -1024
+    assert (ge_whole.voxels > -300).sum() / 1000 == pytest.approx(truth["not_air_HU>-300_volume_mL"], rel=0.04)
+    assert ge_whole.voxels.min() == -1024
 
 
 @pytest.mark.parametrize(
@@ -79,26 +79,28 @@ def test_landmarks(shared_scans: Path, shared: Path, name: str) -> None:
 
 def test_the_cropped_head_is_where_it_was(ge: SliceStack, ge_whole: Volume, shared: Path) -> None:
     volume = preprocess_stack(ge, IsotropicSettings())
-    assert volume.hu.shape == (144, 144, 144)
+    assert volume.voxels.shape == (144, 144, 144)
     assert volume.cropped_mm == 0
     for point in facts_of(shared, "ge_head_tilt")["landmarks"]["points"]:
         if point["kind"] != "air":
             tolerance = max(20.0, 3 * point["local_sd"])
             assert value_at(volume, point["RAS_mm"]) == pytest.approx(point["mean_HU_3x9x9"], abs=tolerance), point
     # bone of the whole scan that lies above the cut, 190 mm below the vertex, and is no head rest
-    kept = np.argwhere(volume.hu > -1024)
+    kept = np.argwhere(volume.voxels > -1024)
     low, high = (volume.affine[:3, :3] @ edge[::-1] + volume.affine[:3, 3] for edge in (kept.min(0), kept.max(0)))
-    x, y, z = (ge_whole.affine[a, 3] + np.arange(ge_whole.hu.shape[2 - a]) for a in range(3))
+    x, y, z = (ge_whole.affine[a, 3] + np.arange(ge_whole.voxels.shape[2 - a]) for a in range(3))
     assert high[2] - low[2] == pytest.approx(190, abs=10)
     inside = np.ix_((z > low[2]) & (z < high[2]), (y > low[1]) & (y < high[1]), (x > low[0]) & (x < high[0]))
-    mask = np.zeros(ge_whole.hu.shape, bool)
+    mask = np.zeros(ge_whole.voxels.shape, bool)
     mask[inside] = True
     truth, truth_ml = bone_centroid(ge_whole, mask)
     centroid, volume_ml = bone_centroid(volume)
     assert np.abs(centroid - truth).max() < 1.5
     assert volume_ml == pytest.approx(truth_ml, rel=0.06)
     brain = facts_of(shared, "ge_head_tilt")["after_exact_resample_to_1mm"]["brain_like_20..45HU_volume_mL"]
-    assert np.count_nonzero((volume.hu >= 20) & (volume.hu <= 45)) * 1.5**3 / 1000 == pytest.approx(brain, rel=0.06)
+    assert np.count_nonzero((volume.voxels >= 20) & (volume.voxels <= 45)) * 1.5**3 / 1000 == pytest.approx(
+        brain, rel=0.06
+    )
 
 
 def test_the_sheared_nifti_is_where_its_sform_says(shared_scans: Path, shared: Path) -> None:
@@ -124,7 +126,7 @@ def test_the_head_is_kept_and_nothing_else(top_mm: float) -> None:
         index = np.rint((points - volume.affine[:3, 3]) / 2.0).astype(int)
         ok = ((index >= 0) & (index < 108)).all(axis=1)
         x, y, z = index[ok].T
-        return float((volume.hu[z, y, x] > -500).sum() / len(k))
+        return float((volume.voxels[z, y, x] > -500).sum() / len(k))
 
     cut = vertex_mm - 190
     for name in ("brain", "bone", "ears", "nose"):
@@ -133,7 +135,7 @@ def test_the_head_is_kept_and_nothing_else(top_mm: float) -> None:
     assert seen("table", -1) == 0
     assert seen("rest", -1) < 0.01
     assert seen("shoulders", -1) < 0.01
-    z = volume.affine[2, 3] + 2.0 * np.flatnonzero((volume.hu > -500).any(axis=(1, 2)))
+    z = volume.affine[2, 3] + 2.0 * np.flatnonzero((volume.voxels > -500).any(axis=(1, 2)))
     assert z.max() == pytest.approx(vertex_mm, abs=6)
     assert z.min() == pytest.approx(max(cut, 40.0), abs=6)
 
@@ -141,12 +143,12 @@ def test_the_head_is_kept_and_nothing_else(top_mm: float) -> None:
 def test_a_head_too_large_for_the_volume_says_so() -> None:
     stack, _ = head_on_a_table()
     volume = preprocess_stack(stack, IsotropicSettings(spacing_mm=2.0, shape_voxels=80))
-    assert volume.hu.shape == (80, 80, 80)
+    assert volume.voxels.shape == (80, 80, 80)
     assert 25 <= volume.cropped_mm <= 60
-    assert volume.hu[38:43, 38:43, 38:43].mean() == pytest.approx(35, abs=2)
+    assert volume.voxels[38:43, 38:43, 38:43].mean() == pytest.approx(35, abs=2)
     loose = preprocess_stack(stack, IsotropicSettings(spacing_mm=2.0, shape_voxels=None))
     assert loose.cropped_mm == 0
-    assert all(90 < n < 125 for n in loose.hu.shape)
+    assert all(90 < n < 125 for n in loose.voxels.shape)
 
 
 def test_settings_name_the_cache() -> None:

@@ -69,8 +69,8 @@ def test_the_rule_on_heads_refuses_the_phantom_and_can_be_switched_off(plastic_h
             assert "--skip-rules NOT_A_HEAD" in raised.value.detail
         volume = preprocess_stack(stack, settings, "phantom", frozenset({RejectCode.NOT_A_HEAD}))
         picks = [np.rint((grid.centers_mm(a) - volume.affine[a, 3]) / 2).astype(int) for a in (2, 1, 0)]
-        picks = [np.clip(pick, -1, count) + 1 for pick, count in zip(picks, volume.hu.shape, strict=True)]
-        masks.append((np.pad(volume.hu, 1, constant_values=-1024)[np.ix_(*picks)] > 300) & common)
+        picks = [np.clip(pick, -1, count) + 1 for pick, count in zip(picks, volume.voxels.shape, strict=True)]
+        masks.append((np.pad(volume.voxels, 1, constant_values=-1024)[np.ix_(*picks)] > 300) & common)
         whole = (resample(stack, grid) > 300) & common
         assert masks[-1].sum() > 0.9 * whole.sum()  # nothing of the head was cut off
     assert dice(*masks) >= 0.7  # nearest voxels of two grids, half a voxel off each
@@ -99,7 +99,7 @@ def test_values_that_are_no_hu_pass_where_the_rule_is_off() -> None:
         preprocess_stack(raw, WHOLE)
     assert raised.value.code is RejectCode.IMPLAUSIBLE_HU
     volume = preprocess_stack(raw, WHOLE, skip=frozenset({RejectCode.IMPLAUSIBLE_HU, RejectCode.NOT_A_HEAD}))
-    assert np.median(volume.hu) == pytest.approx(24, abs=2)
+    assert np.median(volume.voxels) == pytest.approx(24, abs=2)
 
 
 def test_nothing_like_a_head_is_refused() -> None:
@@ -141,6 +141,6 @@ def test_arms_above_the_head_are_not_taken_for_it() -> None:
         hu[:, bone] = 800
     settings = IsotropicSettings(spacing_mm=3.0, shape_voxels=72)
     armed, plain = (preprocess_stack(s, settings) for s in (replace(above, hu=hu), body))
-    brain = [np.count_nonzero(np.abs(v.hu - 32) < 12) * 27 / 1000 for v in (armed, plain)]
+    brain = [np.count_nonzero(np.abs(v.voxels - 32) < 12) * 27 / 1000 for v in (armed, plain)]
     assert brain[1] > 1200
     assert brain[0] == pytest.approx(brain[1], rel=0.1)

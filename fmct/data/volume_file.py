@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 from fmct.console.errors import FmctError
 from fmct.console.files import atomic_path
 
+Voxels = NDArray[np.int16 | np.float16]
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A preprocessed scan.
 
     Attributes:
-        hu: (Z, Y, X) int16; indices grow upwards (S), to the front (A) and to the right (R) of the patient.
+        voxels: (Z, Y, X) int16 HU, or (C, Z, Y, X) float16 windows in [0, 1]; indices grow upwards (S), to the front
+            (A) and to the right (R) of the patient.
         affine: (4, 4) from the indices (x, y, z) to RAS millimeters, as in NIfTI.
         cropped_mm: how far the head reaches out of the volume, on the side where it is most; 0 where it fits.
     """
 
-    hu: NDArray[np.int16]
+    voxels: Voxels
     affine: NDArray[np.float64]
     cropped_mm: float = 0.0
 
@@ -38,13 +41,13 @@ class Volume:
         return float(self.affine[0, 0])
 
 
-def write_volume(hu: NDArray[np.int16], path: Path) -> None:
-    """Write (Z, Y, X) int16 HU, whole or not at all."""
+def write_volume(voxels: Voxels, path: Path) -> None:
+    """Write the voxels of a volume, whole or not at all."""
     parameters = blosc2.CParams(
-        codec=blosc2.Codec.ZSTD, clevel=1, filters=[blosc2.Filter.BITSHUFFLE], nthreads=1, typesize=hu.itemsize
+        codec=blosc2.Codec.ZSTD, clevel=1, filters=[blosc2.Filter.BITSHUFFLE], nthreads=1, typesize=voxels.itemsize
     )
     with atomic_path(path) as temporary:
-        blosc2.asarray(hu, urlpath=str(temporary), mode="w", cparams=parameters)
+        blosc2.asarray(voxels, urlpath=str(temporary), mode="w", cparams=parameters)
 
 
 def read_volume(path: Path) -> NDArray[np.int16]:
@@ -69,6 +72,6 @@ def damaged(path: Path, problem: str) -> FmctError:
     )
 
 
-def checksum(hu: NDArray[np.int16]) -> str:
-    """Return the SHA-256 of the voxels, little endian, z slowest."""
-    return hashlib.sha256(np.ascontiguousarray(hu, dtype="<i2").tobytes()).hexdigest()
+def checksum(voxels: Voxels) -> str:
+    """Return the SHA-256 of the voxels, little endian, x fastest."""
+    return hashlib.sha256(np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("<")).tobytes()).hexdigest()

@@ -159,11 +159,11 @@ class VolumeCache:
             volume: what to write.
             facts: further columns of the index.
         """
-        hu = np.ascontiguousarray(volume.hu, dtype=np.int16)
-        write_volume(hu, self.volume_path(scan_id))
+        voxels = np.ascontiguousarray(volume.voxels)
+        write_volume(voxels, self.volume_path(scan_id))
         return {
-            "checksum": checksum(hu),
-            "shape_zyx": list(hu.shape),
+            "checksum": checksum(voxels),
+            "shape_zyx": list(voxels.shape[-3:]),
             "spacing_mm": volume.spacing_mm,
             "affine": volume.affine.ravel().tolist(),
             "cropped_mm": float(volume.cropped_mm),

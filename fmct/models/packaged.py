@@ -121,7 +121,7 @@ class PackagedModel(nn.Module):
 
     def embed(self, path: str | Path) -> NDArray[np.float32]:
         """Embed a scan on disk: file -> preprocessing -> CLS embedding (D,) float32."""
-        hu = torch.from_numpy(self.read(path).hu)[None, None]
+        hu = torch.from_numpy(self.read(path).voxels)[None, None]
         embedding: NDArray[np.float32] = self.features(hu)[0].numpy()
         return embedding
 
