@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from fmct.benchmarks.timing import Timing, time_in_turns
+from fmct.benchmarks.table import Table
+from fmct.benchmarks.timing import time_in_turns
 from fmct.console.errors import FmctError
 from fmct.data.dicom import has_prefix, read_headers
 from fmct.data.phantom.acquisition import Scan
@@ -38,7 +39,7 @@ def write_archive(folder: Path, series: int) -> None:
         write_dicom(Scan(scanner, protocol, hu), folder / f"{number // 100:03d}" / f"{number:05d}", identity)
 
 
-def measure_indexing(series: int, turns: int, source: Path | None = None) -> list[Timing]:
+def measure_indexing(series: int, turns: int, source: Path | None = None) -> Table:
     """Time bare pydicom, header reading, a first and a second `fmct index`, each on one core.
 
     Args:
@@ -60,7 +61,8 @@ def measure_indexing(series: int, turns: int, source: Path | None = None) -> lis
             "fmct index, first run": lambda: index(folder, work, len(files), fresh=True),
             "fmct index, nothing changed": lambda: index(folder, work, len(files), fresh=False),
         }
-        return time_in_turns(ways, turns)
+        timings = time_in_turns(ways, turns)
+        return Table(f"{len(files):,} DICOM files, one core, files in the page cache", "files", timings)
 
 
 def read_bare(files: list[Path]) -> int:
