@@ -44,6 +44,8 @@ class Preprocess(Command):
     spacing_mm: float = Field(1.5, description="distance of voxel centers on all axes")
     shape_voxels: int | None = Field(None, description="volumes are cubes of so many voxels a side; default 144")
     head_crop: bool = Field(True, description="crop on the head; otherwise the scan's whole bounding box")
+    deface: bool = Field(False, description="take off the face: everything in front of a plane that clears the brain")
+    deface_ears: bool = Field(False, description="with --deface, take off the ears too")
     workers: int = Field(0, ge=0, description="processes; 0 and 1: this one")
     retry_rejected: bool = Field(False, description="try again what was rejected in an earlier run")
     json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
@@ -74,6 +76,9 @@ class Preprocess(Command):
 
     def _settings(self) -> IsotropicSettings:
         values: dict[str, Any] = {"spacing_mm": self.spacing_mm, "head_crop": self.head_crop}
+        values |= {"deface": self.deface, "deface_ears": self.deface_ears}
+        if self.deface_ears and not self.deface:
+            raise UsageError("--deface-ears needs --deface", "the command line of `fmct preprocess`", "add --deface")
         if self.shape_voxels is not None:
             values["shape_voxels"] = self.shape_voxels
             if not self.head_crop:

@@ -76,6 +76,26 @@ def test_tissue_has_the_hu_of_its_kind() -> None:
     np.testing.assert_allclose(hu_at(anatomy, *places), list(places.values()), atol=2 * MARGIN_HU)
 
 
+def test_face_has_a_nose_lips_and_teeth_that_differ_from_head_to_head() -> None:
+    from_front = np.arange(140.0, 40.0, -0.5, dtype=np.float32)
+    skin_mm = []
+    for seed in range(4):
+        head = HEAD.model_copy(update={"seed": seed})
+        at = []
+        for z in (-66.0, -78.0 - 8.0, -94.0, -99.0, -117.0):  # tip of the nose, lip, mouth, lip, chin
+            ray = np.stack([np.zeros_like(from_front), from_front, np.full_like(from_front, z)])
+            at.append(float(from_front[np.flatnonzero(Anatomy(head).hu(ray, 0.5)[0] > -300)[0]]))
+        nose, upper, mouth, lower, chin = at
+        assert nose > max(upper, lower) + 3 > mouth + 6
+        assert min(upper, lower) > chin - 12
+        skin_mm.append(at)
+        tip = Anatomy(head).parts(np.array([[0.0], [nose - 4.0], [-66.0]], np.float32))
+        assert tip["nose"] < 0 < min(tip["lips"], tip["intracranial"], tip["ears"])
+    assert np.std(skin_mm, axis=0)[0] > 0.5
+    assert hu_at(Anatomy(HEAD), (12.0, 58.0, -87.0), (12.0, 58.0, -101.0)).min() > 2000  # teeth
+    assert Anatomy(HEAD).parts(np.zeros((3, 1), np.float32))["intracranial"] < -20
+
+
 def test_skull_has_compact_tables_around_diploe() -> None:
     anatomy = Anatomy(HEAD.model_copy(update={"skull_mm": 8.0, "irregularity_mm": 0.0}))
     # Up from the middle of the vault: brain, inner table, diploe, outer table, scalp, air.

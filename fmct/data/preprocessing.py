@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fmct.data.defacing import deface
 from fmct.data.geometry import SliceStack, Vectors
 from fmct.data.grid import Grid
 from fmct.data.head import SMALLEST_HEAD_ML, Head, find_head
@@ -36,11 +37,11 @@ def preprocess_stack(
     Returns:
         int16 HU between `hu_min` and `hu_max`, on an axis-aligned grid whose indices grow to R, A and S. With
         `head_crop` what isn't head is `hu_min`, and so is what lies outside the scan; where the head is larger than
-        the volume, `cropped_mm` says by how much.
+        the volume, `cropped_mm` says by how much. With `deface` no face is left.
 
     Raises:
         ScanError: IMPLAUSIBLE_HU when the values are no HU; NOT_A_HEAD when it shows none, or, even with that rule
-            switched off, when there is nothing to crop on.
+            switched off, when there is nothing to crop on; NOT_DEFACED when the face can't be located.
     """
     problem = None if RejectCode.IMPLAUSIBLE_HU in skip else implausible_hu(stack.hu)
     if problem:
@@ -52,7 +53,9 @@ def preprocess_stack(
     hu_range = (settings.hu_min, settings.hu_max)
     if not settings.head_crop:
         grid = Grid.covering(*stack.bounds_ras_mm(), settings.spacing_mm)
-        return Volume(resample(stack, grid, hu_range=hu_range), grid.affine_ras)
+        hu = resample(stack, grid, hu_range=hu_range)
+        deface(hu, settings, name)
+        return Volume(hu, grid.affine_ras)
     head = head_around(None if problem else brain.center_ras_mm, stack, settings, name)
     if settings.shape_voxels is not None:
         n = settings.shape_voxels
@@ -62,6 +65,7 @@ def preprocess_stack(
         grid = Grid.covering(head.low_ras_mm - margin, head.high_ras_mm + margin, settings.spacing_mm)
     hu = resample(stack, grid, hu_range=hu_range)
     hu[~head.mask_on(grid)] = settings.hu_min
+    deface(hu, settings, name)
     return Volume(np.ascontiguousarray(hu), grid.affine_ras, cropped_mm=round(head.beyond_mm(grid), 1))
 
 

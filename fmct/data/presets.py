@@ -16,6 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 from fmct.console.errors import UsageError, nearest
 from fmct.experiment.config import Config, differences
 
+DEFACING_HU = (-500, 500)
+
 
 class IsotropicSettings(Config):
     """True geometry, one spacing on all axes, cropped on the head, HU kept as they are."""
@@ -38,6 +40,11 @@ class IsotropicSettings(Config):
     )
     hu_max: int = Field(3071, le=32767, description="HU are lowered to at most this before resampling")
 
+    deface: bool = Field(
+        False, description="everything in front of a plane that clears the brain is hu_min: eyes, nose, mouth, chin"
+    )
+    deface_ears: bool = Field(False, description="with deface, so is what lies beyond a plane at each side")
+
     @model_validator(mode="before")
     @classmethod
     def whole_scan_has_no_shape(cls, values: Any) -> Any:
@@ -53,6 +60,10 @@ class IsotropicSettings(Config):
             raise ValueError("without head_crop the shape follows from the scan: leave shape_voxels out")
         if self.hu_min >= self.hu_max:
             raise ValueError(f"hu_min {self.hu_min} must be below hu_max {self.hu_max}")
+        if self.deface_ears and not self.deface:
+            raise ValueError("deface_ears goes with deface: a face without ears is still a face")
+        if self.deface and not (self.hu_min <= DEFACING_HU[0] and self.hu_max >= DEFACING_HU[1]):
+            raise ValueError(f"deface needs air and bone: HU from {DEFACING_HU[0]} to {DEFACING_HU[1]} must be kept")
         return self
 
     def canonical_json(self) -> str:

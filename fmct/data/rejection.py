@@ -40,6 +40,7 @@ class RejectCode(Enum):
     CONTRAST = "A contrast agent was given (an optional rule)."
     IMPLAUSIBLE_HU = "The values are no Hounsfield units: no air, no tissue, constant, or not finite."
     NOT_A_HEAD = "No head was found, or mostly body."
+    NOT_DEFACED = "The face couldn't be located to be removed, which `--deface` asks for."
     COPY = "The same scan is in the manifest already, from another place."
     NOT_CHOSEN = "Another series of the study was chosen, or the criteria don't list this one."
     MISSING = "The path of the manifest, or the series in it, isn't on disk."

@@ -15,6 +15,7 @@ from fmct.data.phantom.skull import AIR_HU, Skull, paint_scalp
 
 FACE_BELOW_MM = -2.0  # height under which the bones and hollows of the face lie
 FACE_REACH_MM = 30.0  # height up to which the face's outline reaches
+FORAMEN_MM = -60.0  # height of the foramen magnum
 SCALP_REACH_MM = 48.0  # above that height there is only air farther from the cavity than this
 
 
@@ -49,6 +50,26 @@ class Anatomy:
         cavity = np.flatnonzero(outside < 0.5 * edge_mm)
         lesions = self._paint_cavity(hu, points_mm, outside, cavity, edge_mm) if cavity.size else {}
         return hu, lesions
+
+    def parts(self, points_mm: Array) -> dict[str, Array]:
+        """Return where parts of the head are, for tests that ask what became of them.
+
+        Args:
+            points_mm: (3, N) in the head's frame.
+
+        Returns:
+            (N,) distances in mm, negative inside: `intracranial` (down to the foramen magnum), `nose`, `lips`, `lids`,
+            `chin` and `ears`. Those of the face reach into it, to where they are blended with it.
+        """
+        template, features = points_mm / self.scale, self.face.features
+        return {
+            "intracranial": np.maximum(self.skull.cavity(points_mm), np.float32(FORAMEN_MM) - template[2]),
+            "nose": features.nose(template),
+            "lips": features.lips(template),
+            "lids": features.lids(template),
+            "chin": features.chin(template),
+            "ears": features.ears(template),
+        }
 
     def _paint_outside(self, hu: Array, points: Array, outside: Array, solid: Indices, edge: float) -> None:
         """Paint scalp, face and bone at the indices `solid`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fmct.data.phantom.features import MOUTH_MM, Features
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.noise import NoiseField
 from fmct.data.phantom.shapes import (
@@ -19,13 +20,12 @@ from fmct.data.phantom.shapes import (
     mix,
     share_between,
     share_inside,
-    smooth_max,
     smooth_min,
     smooth_step,
 )
 from fmct.data.phantom.skull import AIR_HU, COMPACT_HU, FAT_HU, MARROW_HU, MUSCLE_HU
 
-PETROUS_HU, LENS_HU, VITREOUS_HU = 1750.0, 90.0, 12.0
+PETROUS_HU, TOOTH_HU, LENS_HU, VITREOUS_HU = 1750.0, 2300.0, 90.0, 12.0
 EYE_MM = (32.0, 62.0, -38.0)
 ORBIT_MM = ((28.0, 50.0, -38.0), (18.5, 30.0, 17.0))
 MASTOID_MM = ((60.0, -44.0, -46.0), (12.0, 17.0, 20.0))
@@ -36,6 +36,7 @@ class Face:
 
     def __init__(self, head: HeadParameters) -> None:
         self.head = head
+        self.features = Features(head.seed)
         self.cells = NoiseField(head.seed + 4, wavelength_mm=7.0, nodes=48, nodes_per_wavelength=4.0)
         self.marbling = NoiseField(head.seed + 5, wavelength_mm=22.0, nodes=36)
 
@@ -50,14 +51,9 @@ class Face:
         face = ellipsoid(template_mm, (0.0, 22.0, -58.0), (69.0, 64.0, 62.0))
         neck = capsule(template_mm, (0.0, -40.0, -52.0), (0.0, -45.0, -200.0), 64.0, 58.0)
         jaw = capsule(pair, (48.0, 0.0, -70.0), (14.0, 58.0, -112.0), 20.0, 18.0)
-        nose = capsule(template_mm, (0.0, 76.0, -34.0), (0.0, 92.0, -66.0), 7.0, 11.0)
-        ear = ellipsoid(pair, (75.0, -31.0, -38.0), (8.0, 15.0, 29.0))
-        hollow = ellipsoid(pair, (80.0, -26.0, -38.0), (6.0, 9.0, 20.0))
-        ear = smooth_max(ear, -hollow, 2.0)
         skin = smooth_min(smooth_min(vault_skin_mm, face, 18.0), smooth_min(neck, jaw, 12.0), 18.0)
-        lids = ellipsoid(pair, (32.0, 66.0, -38.0), (22.0, 14.0, 16.0))
-        skin = smooth_min(smooth_min(skin, lids, 8.0), nose, 10.0)
-        return smooth_min(skin, ear, 3.0)
+        self.features.added(template_mm, skin)
+        return skin
 
     def paint(self, hu: Array, template_mm: Array, edge_mm: float) -> None:
         """Lay bones, sinuses and eyes into the soft tissue in `hu`, in place; `template_mm` is (3, N)."""
@@ -84,6 +80,7 @@ class Face:
         compact = np.minimum(np.minimum(cheek, arch), np.minimum(rim, maxilla))
         mix(hu, COMPACT_HU, share_inside(np.minimum(marrow, compact), edge_mm))
         mix(hu, MARROW_HU + np.float32(90.0) * cells, share_inside(marrow + 2.0, edge_mm))
+        self._paint_jaw(hu, pair, edge_mm)
         petrous = capsule(pair, (15.0, -17.0, -40.0), (58.0, -36.0, -38.0), 7.5, 11.0)
         center, radii = MASTOID_MM
         mastoid = ellipsoid(pair, center, radii)
@@ -96,6 +93,24 @@ class Face:
         mix(hu, AIR_HU + 300.0, air)
         ear_canal = capsule(pair, (56.0, -26.0, -40.0), (86.0, -27.0, -40.0), 3.2)
         mix(hu, AIR_HU, share_inside(ear_canal, edge_mm))
+
+    def _paint_jaw(self, hu: Array, pair: Array, edge_mm: float) -> None:
+        """Body of the jaw, and both rows of teeth in the bone that holds them."""
+        near = np.flatnonzero((np.abs(pair[2] - np.float32(MOUTH_MM)) < 34.0) & (pair[1] > -8.0))
+        if not near.size:
+            return
+        painted, (x, y, z) = hu[near], pair[:, near]
+        body = capsule(np.stack([x, y, z]), (46.0, 4.0, -110.0), (9.0, 62.0, -116.0), 6.5)
+        mix(painted, COMPACT_HU, share_inside(body, edge_mm))
+        mix(painted, MARROW_HU, share_inside(body + 2.0, edge_mm))
+        from_mouth = np.abs(z - np.float32(MOUTH_MM))
+        arch = ((24.0, 36.0, 0.0), (6.0, 66.0, 0.0))
+        jaw = capsule(np.stack([x, y, from_mouth - np.float32(15.0)]), *arch, 5.5)
+        mix(painted, MARROW_HU + 300.0, share_inside(jaw, edge_mm))
+        beyond = from_mouth - np.clip(from_mouth, 1.0, 14.0)
+        teeth = capsule(np.stack([x, y, beyond]), *arch, 3.4)
+        mix(painted, TOOTH_HU, share_inside(teeth, edge_mm))
+        hu[near] = painted
 
     def _paint_nose_and_sinuses(self, hu: Array, template_mm: Array, pair: Array, cells: Array, edge_mm: float) -> None:
         """Nasal cavity with septum and conchae, ethmoid cells, sphenoid and maxillary sinuses, pharynx."""
