@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fmct import __version__
 from fmct.console.errors import FmctError, UsageError
@@ -24,7 +26,10 @@ from fmct.quality.outliers import Outlier, Typical
 from fmct.quality.panels import Picture, scan_picture
 from fmct.quality.reject_pictures import RejectPictures
 from fmct.quality.rejects import Rejected, by_code
+from fmct.quality.surface import surface_picture
 from fmct.quality.survey import survey
+
+Draw = Callable[[NDArray[np.int16], float, str], Picture]
 
 WORST_SHOWN = 12
 LISTED = 300
@@ -118,13 +123,15 @@ def make_page(sources: Sources, montage: int, workers: int = 0) -> Quality:
         None if sources.manifest is None else map(str, sources.manifest["scan_id"]),
         sources.index_rejects,
     )
-    draw = RejectPictures(sources.root).draw
+    defaced = cache.settings.deface
+    draw = RejectPictures(sources.root, faces=not defaced).draw
     rejected = by_code(rejects, "preprocessing", draw)
     if sources.index_rejects is not None:
         rejected = by_code(sources.index_rejects, "index", draw) + rejected
     sample = every_nth(list(map(str, frame.index)), montage)
     worst = [one.scan_id for one in outliers.worst_of_each_kind(found, WORST_SHOWN)]
-    pictures = draw_scans(cache, [*worst, *sample])
+    pictures = draw_scans(cache, [*worst, *sample], scan_picture)
+    surfaces = draw_scans(cache, sample, surface_picture) if defaced else {}
     colors = site_colors(frame["site"])
     by_origin = groups.origin_groups(frame, {one.scan_id for one in found})
     context = {
@@ -146,6 +153,7 @@ def make_page(sources: Sources, montage: int, workers: int = 0) -> Quality:
         "apart": outliers.groups(frame, typical),
         "typical": typical,
         "sample": [scan_view(one, frame, pictures) for one in sample],
+        "surfaces": [scan_view(one, frame, surfaces) for one in sample if one in surfaces],
         "step": -(-len(frame) // max(len(sample), 1)),
         "histograms": [histogram_view(one) for one in histograms(frame, typical, colors)],
         "colors": colors,
@@ -168,12 +176,12 @@ def every_nth(scan_ids: Sequence[str], most: int) -> list[str]:
     return list(scan_ids[:: -(-len(scan_ids) // most)]) if most else []
 
 
-def draw_scans(cache: VolumeCache, scan_ids: Sequence[str]) -> dict[str, Picture | str]:
+def draw_scans(cache: VolumeCache, scan_ids: Sequence[str], draw: Draw) -> dict[str, Picture | str]:
     """Return pictures by scan_id; of a volume that can't be read, why not."""
     pictures: dict[str, Picture | str] = {}
     for scan_id in track(list(dict.fromkeys(scan_ids)), "draw"):
         try:
-            pictures[scan_id] = scan_picture(cache.read(scan_id), cache.settings.spacing_mm, scan_id)
+            pictures[scan_id] = draw(cache.read(scan_id), cache.settings.spacing_mm, scan_id)
         except FmctError as error:
             pictures[scan_id] = error.what
     return pictures

@@ -41,9 +41,11 @@ class RejectPictures:
 
     Attributes:
         root: the folder that rejects' paths are relative to; None where it isn't known.
+        faces: whether pictures may show faces; without, none is drawn, for sources have theirs.
     """
 
     root: Path | None
+    faces: bool = True
     _series: dict[Path, dict[str, list[SliceHeader]] | None] = field(default_factory=dict, repr=False)
     _files_left: int = FILES_IN_ALL
 
@@ -67,6 +69,8 @@ class RejectPictures:
     def _draw(self, path: str, code: str, scan_id: str) -> Picture:
         if code in SHOWN_NEVER:
             raise NoPictureError(SHOWN_NEVER[code])
+        if not self.faces:
+            raise NoPictureError("its source may show a face, and this cache is without")
         source = self._source(path)
         alt = f"{code}: middle of {path}"
         is_hu = code not in NO_HU
