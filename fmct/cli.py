@@ -17,6 +17,7 @@ COMMANDS = {
     "label": "add label columns to a manifest",
     "split": "assign patients to train, val and test",
     "preprocess": "turn a manifest's scans into a cache of volumes ready for training",
+    "cache": "what is in a cache; remove volumes, or export them as NIfTI",
     "qc": "quality control of a cache in one HTML page",
     "fit": "pretrain or adapt a model as an experiment file says",
     "evaluate": "predictions.parquet and metrics.json of a run on a manifest",

@@ -14,9 +14,12 @@ from pydantic import Field, ValidationError
 from pydantic_settings import CliPositionalArg
 
 from fmct.console.command import Command, main, validation_error
+from fmct.console.disk_space import writing_into
 from fmct.console.errors import ExitCode, UsageError
+from fmct.console.lock_file import LockedError
 from fmct.console.progress import track
 from fmct.data.cache_building import Batch, batches_of
+from fmct.data.cache_verification import verify
 from fmct.data.manifest import read_manifest, scan_path
 from fmct.data.presets import IsotropicSettings
 from fmct.data.processes import run_jobs
@@ -26,6 +29,7 @@ from fmct.index import print_codes
 
 SECONDS_BETWEEN_SAVES = 60.0
 SCANS_TO_PROBE = 100
+GOES_ON = "it goes on with the scans that lack"
 
 
 class Preprocess(Command):
@@ -33,7 +37,8 @@ class Preprocess(Command):
 
     The cache's folder is named after the settings; what is there already isn't made again, and scans that were rejected
     stay so (--retry-rejected tries them again), unless they were only not to be found. A scan that fails is listed in
-    the folder's rejects.csv, and then the exit code is 3.
+    the folder's rejects.csv, and then the exit code is 3. Several runs may fill one cache at once. --verify checks
+    every volume instead; the next run makes anew what it finds damaged.
 
     Example: fmct preprocess data_manifests/archive.parquet --root /archive --cache /scratch/cache --workers 16
     """
@@ -47,6 +52,7 @@ class Preprocess(Command):
     deface: bool = Field(False, description="take off the face: everything in front of a plane that clears the brain")
     deface_ears: bool = Field(False, description="with --deface, take off the ears too")
     workers: int = Field(0, ge=0, description="processes; 0 and 1: this one")
+    verify: bool = Field(False, description="only check what is cached, bytes and voxels; exit code 3 if any is bad")
     retry_rejected: bool = Field(False, description="try again what was rejected in an earlier run")
     json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
 
@@ -54,8 +60,11 @@ class Preprocess(Command):
         """Preprocess what is missing and print what came of it."""
         settings = self._settings()
         frame = read_manifest(self.manifest, self.root)
-        cache = VolumeCache.create(self.cache, settings)
-        missing = ~frame["scan_id"].map(cache.has_volume).astype(bool)
+        if self.verify:
+            return self._verify(VolumeCache.open(self.cache / settings.folder_name()), frame["scan_id"].tolist())
+        with writing_into(self.cache, lambda: 0, GOES_ON):
+            cache = VolumeCache.create(self.cache, settings)
+        missing = ~cache.has_volumes(frame["scan_id"])
         rejected = frame["scan_id"].isin(cache.rejected_ids(without=RejectCode.MISSING)) & missing
         todo = frame[missing if self.retry_rejected else missing & ~rejected]
         done_before, kept_out = int((~missing).sum()), 0 if self.retry_rejected else int(rejected.sum())
@@ -103,20 +112,35 @@ class Preprocess(Command):
     def _work(self, batches: list[Batch], cache: VolumeCache) -> Counter[RejectCode]:
         codes: Counter[RejectCode] = Counter()
         done = (outcome for part in run_jobs(batches, self.workers) for outcome in part)
+        scans = sum(len(batch.rows) for batch in batches)
+        known = 0
         saved = time.monotonic()
-        try:
-            for outcome in track(done, "preprocess", total=sum(len(batch.rows) for batch in batches)):
-                if outcome.row is not None:
-                    cache.record(outcome.scan_id, outcome.row)
-                elif outcome.code is not None:
-                    cache.reject(outcome.scan_id, outcome.path, outcome.code, outcome.detail)
-                    codes[outcome.code] += 1
-                if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+
+        def bytes_needed() -> float:
+            return float((scans - known) * cache.index["bytes"].mean())
+
+        with writing_into(cache.folder, bytes_needed, GOES_ON):
+            try:
+                for known, outcome in enumerate(track(done, "preprocess", total=scans), 1):  # noqa: B007
+                    if outcome.row is not None:
+                        cache.record(outcome.scan_id, outcome.row)
+                    elif outcome.code is not None:
+                        cache.reject(outcome.scan_id, outcome.path, outcome.code, outcome.detail)
+                        codes[outcome.code] += 1
+                    if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                        cache.save_additions()
+                        saved = time.monotonic()
+            finally:
+                try:
                     cache.save()
-                    saved = time.monotonic()
-        finally:
-            cache.save()
+                except LockedError as error:  # nothing is lost: every reader takes the additions beside the index too
+                    print(f"note: the index wasn't put together: {error}", file=sys.stderr)
         return codes
+
+    def _verify(self, cache: VolumeCache, scan_ids: list[str]) -> ExitCode:
+        found = verify(cache, scan_ids, self.workers)
+        print(json.dumps(found.described(), indent=2) if self.json_output else found.text())
+        return ExitCode.SOME_REJECTED if found.damaged or found.missing else ExitCode.DONE
 
     def _report(self, outcome: dict[str, Any], codes: Counter[RejectCode], cache: VolumeCache) -> None:
         if self.json_output:

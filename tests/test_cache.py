@@ -68,7 +68,7 @@ def test_what_is_written_is_read(cache: VolumeCache, volume: Volume) -> None:
     assert np.array_equal(again.affine("s1"), volume.affine)
     again.verify("s1")
     row = again.index.loc["s1"]
-    assert list(row["shape_zyx"]) == [12, 14, 16]
+    assert again.shapes_zyx(["s1"]) == {(12, 14, 16)}
     assert (row["spacing_mm"], row["cropped_mm"], row["source_slices"]) == (2, 1.5, 12)
     assert len(row["checksum"]) == 64
     assert len(again) == 1

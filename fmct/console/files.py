@@ -27,7 +27,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader never sees half of it.
+
+    Raises:
+        OSError: naming the file, which a failing write doesn't do by itself.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a UTF-8 text file so that a reader never sees half of it."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes_atomically(path, text.encode())

@@ -84,6 +84,9 @@ class Batch:
 
     def _one(self, row: Row, cache: VolumeCache) -> Outcome:
         scan_id, path = str(row["scan_id"]), str(row["path"])
+        adopted = cache.adopted(scan_id)
+        if adopted is not None:
+            return Outcome(scan_id, path, adopted)
         try:
             stack = load_row(row, self.root, self.found)
             volume = preprocess_stack(stack, self.settings, path, codes_in(skipped_text(row)))

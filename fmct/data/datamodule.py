@@ -87,7 +87,7 @@ class ScanDataModule(L.LightningDataModule):
 
     def _check_shapes(self) -> None:
         ids = [scan_id for data in (self.train, self.val) if data for scan_id in data.scan_ids]
-        shapes = {tuple(int(n) for n in shape) for shape in self.cache.index.loc[ids, "shape_zyx"]}
+        shapes = self.cache.shapes_zyx(ids)
         if len(shapes) > 1 or len(set(next(iter(shapes)))) > 1:
             raise UsageError(
                 f"volumes must all be cubes of one size; here are {sorted(shapes)[:4]}",

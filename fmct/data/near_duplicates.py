@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fmct.console.files import atomic_path
 from fmct.console.progress import track
 from fmct.data.fingerprint import LENGTH, VERSION, detail, fingerprint, similarity
-from fmct.data.volume_file import read_volume
+from fmct.data.volume_file import read_hu
 from fmct.data.volumes import VolumeCache
 
 LOOKS_ALIKE = 0.95
@@ -119,7 +119,7 @@ def take_all(places: Sequence[Place], workers: int) -> Iterator[bytes]:
 def take(places: Sequence[Place]) -> list[bytes]:
     """Take the fingerprints of some volumes, as float16 bytes; none where no head is to be seen."""
     blosc2.set_nthreads(1)
-    values = [fingerprint(read_volume(path), spacing_mm) for path, spacing_mm in places]
+    values = [fingerprint(read_hu(path), spacing_mm) for path, spacing_mm in places]
     return [b"" if value is None else value.astype(np.float16).tobytes() for value in values]
 
 
@@ -180,7 +180,7 @@ def near_duplicates(scans: pd.DataFrame, prints: Fingerprints, places: Mapping[s
 
 def detailed_similarity(one: Place, other: Place) -> float:
     """Read two volumes and compare them in detail; 0 where one shows no head."""
-    details = [detail(read_volume(path), spacing_mm) for path, spacing_mm in (one, other)]
+    details = [detail(read_hu(path), spacing_mm) for path, spacing_mm in (one, other)]
     if details[0] is None or details[1] is None:
         return 0.0
     return similarity(details[0], details[1])

@@ -6,63 +6,56 @@ or not at all. Other settings have another hash and so another folder: what is i
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fmct.console.errors import UsageError, require_file
-from fmct.console.files import atomic_path, write_text_atomically
+from fmct.console.errors import FmctError, UsageError
+from fmct.console.files import write_text_atomically
+from fmct.data.cache_folders import SAFE_SCAN_ID, SETTINGS_FILE, SUFFIX, preset_folder, volume_names, volume_path
+from fmct.data.cache_index import AFFINE_COLUMNS, SHAPE_COLUMNS, CacheIndex, index_row
+from fmct.data.nifti_writing import write_nifti
 from fmct.data.presets import IsotropicSettings, parse_settings
 from fmct.data.rejection import REJECTS_COLUMNS, RejectCode
+from fmct.data.volume_file import StoredVolume, Voxels, check_volume, read_volume, write_volume
 from fmct.data.volume_file import Volume as Volume
-from fmct.data.volume_file import checksum, damaged, read_volume, write_volume
-
-INDEX_COLUMNS = ["checksum", "shape_zyx", "spacing_mm", "affine", "cropped_mm"]
-SAFE_SCAN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,199}")
 
 
 class VolumeCache:
     """The volumes made with one set of settings.
+
+    Reading a volume needs its file alone: the index is read when it is asked for. So a cache that is sent to another
+    process (a loader's) is no more than its folder and settings, and what it hasn't saved stays behind.
 
     Attributes:
         folder: the folder of the settings, `DIR/<preset>-<hash>`.
         settings: how the volumes were made.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: IsotropicSettings,
-        index: pd.DataFrame | None = None,
-        rejects: pd.DataFrame | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, settings: IsotropicSettings) -> None:
         self.folder = folder
         self.settings = settings
-        self._index = index if index is not None else empty_index()
-        rows = rejects.to_dict("records") if rejects is not None else []
-        self._rejects: dict[str, dict[Any, Any]] = {str(row["scan_id"]): row for row in rows}
-        self._new_rows: dict[str, dict[str, Any]] = {}
+        self._index: CacheIndex | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_index": None}
 
     @classmethod
     def create(cls, root: str | Path, settings: IsotropicSettings) -> VolumeCache:
         """Open the folder of some settings under a cache's root, making it where it is missing."""
         folder = Path(root) / settings.folder_name()
-        if not (folder / "settings.json").exists():
-            write_text_atomically(folder / "settings.json", json.dumps(settings.described(), indent=2) + "\n")
+        if not (folder / SETTINGS_FILE).exists():
+            write_text_atomically(folder / SETTINGS_FILE, json.dumps(settings.described(), indent=2) + "\n")
         return cls.open(folder)
 
     @classmethod
     def open(cls, path: str | Path) -> VolumeCache:
-        """Open a cache.
+        """Open a cache and read its index.
 
         Args:
             path: the folder of some settings, or the cache's root when it holds only one such folder.
@@ -71,31 +64,38 @@ class VolumeCache:
             UsageError: when there is no cache, several to choose from, or one that can't be read.
         """
         folder = preset_folder(Path(path))
-        source = folder / "settings.json"
+        source = folder / SETTINGS_FILE
         try:
             settings = parse_settings(json.loads(source.read_text(encoding="utf-8"))["settings"], str(source))
-            index = read_index(folder / "index.parquet")
-            rejects = read_rejects(folder / "rejects.csv")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            fix = "remove the broken file; `fmct preprocess` makes it anew"
-            raise UsageError(f"the cache can't be read ({error})", folder, fix) from error
-        return cls(folder, settings, index, rejects)
+            raise unreadable(folder, f"settings.json: {error}") from error
+        cache = cls(folder, settings)
+        cache._loaded()
+        return cache
+
+    def _loaded(self) -> CacheIndex:
+        if self._index is None:
+            try:
+                self._index = CacheIndex(self.folder)
+            except (OSError, ValueError, KeyError) as error:
+                raise unreadable(self.folder, str(error)) from error
+        return self._index
 
     @property
     def index(self) -> pd.DataFrame:
-        """One row per volume, by scan_id: checksum, shape_zyx, spacing_mm, affine (16 values), cropped_mm, source_*."""
-        if self._new_rows:
-            added = pd.DataFrame.from_dict(self._new_rows, orient="index").rename_axis("scan_id")
-            old = self._index.drop(index=added.index, errors="ignore")
-            self._index = pd.concat([old, added]) if len(old) else added
-            self._new_rows = {}
-        return self._index
+        """One row per volume, by scan_id: the columns of `cache_index.index_row`."""
+        return self._loaded().rows
+
+    @property
+    def rejects(self) -> pd.DataFrame:
+        """What preprocessing has rejected: path, code, detail, scan_id."""
+        return pd.DataFrame(list(self._loaded().rejects.values()), columns=REJECTS_COLUMNS)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __contains__(self, scan_id: str) -> bool:
-        return scan_id in self._new_rows or scan_id in self._index.index
+        return scan_id in self._loaded()
 
     def has_volume(self, scan_id: str) -> bool:
         """Tell whether a scan is in the index and its file there.
@@ -103,8 +103,20 @@ class VolumeCache:
         Raises:
             UsageError: when the scan_id is no safe file name.
         """
-        path = self.volume_path(scan_id)
-        return scan_id in self and path.exists()
+        return self.volume_path(scan_id).exists() and scan_id in self
+
+    def has_volumes(self, scan_ids: pd.Series[str]) -> pd.Series[bool]:
+        """Tell of many scans whether each is in the index and its file there, by listing folders: quick on a network.
+
+        Raises:
+            UsageError: when a scan_id is no safe file name.
+        """
+        for scan_id in scan_ids[~scan_ids.str.fullmatch(SAFE_SCAN_ID).astype(bool)]:
+            self.volume_path(scan_id)
+        names = volume_names(self.folder)
+        on_disk = [f"{scan_id}{SUFFIX}" in names for scan_id in scan_ids]  # isin takes seconds, on text
+        listed = self.index.index.get_indexer(pd.Index(scan_ids)) >= 0
+        return pd.Series(np.asarray(on_disk, bool) & listed, scan_ids.index)
 
     def volume_path(self, scan_id: str) -> Path:
         """Return where a scan's volume is.
@@ -112,31 +124,44 @@ class VolumeCache:
         Raises:
             UsageError: when the scan_id is no safe file name.
         """
-        if not SAFE_SCAN_ID.fullmatch(scan_id):
-            raise UsageError(
-                f"the scan_id {scan_id!r} can't be a file name",
-                self.folder,
-                "use letters, digits and . _ + = - only, not beginning with a dot, at most 200 characters",
-            )
-        return self.folder / "volumes" / hashlib.sha256(scan_id.encode()).hexdigest()[:2] / f"{scan_id}.b2nd"
+        return volume_path(self.folder, scan_id)
 
-    def read(self, scan_id: str) -> NDArray[np.int16]:
-        """Return a volume, (Z, Y, X) int16 HU.
+    def read(self, scan_id: str, out: Voxels | None = None) -> Voxels:
+        """Return a volume, its bytes checked; see `read_volume`.
+
+        Args:
+            scan_id: which.
+            out: where to put it, such as a place in a batch.
 
         Raises:
             UsageError: when the cache has no such scan.
             FmctError: naming the file, when it is missing or damaged.
         """
-        return read_volume(self.volume_path(self._known(scan_id)))
+        try:
+            return read_volume(self.volume_path(scan_id), out)
+        except FmctError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                self._known(scan_id)
+            raise
 
     def verify(self, scan_id: str) -> None:
-        """Check a volume against its checksum.
+        """Check a volume against all that is known of it, the checksum in the index too.
+
+        Raises:
+            UsageError: when the cache has no such scan.
+            FmctError: naming the file, when it isn't what was written.
+        """
+        self.check(scan_id, str(self.index["checksum"].loc[self._known(scan_id)]))
+
+    def check(self, scan_id: str, expected: str | None = None) -> StoredVolume:
+        """Check a volume without the index, against a checksum where one is known; see `check_volume`.
 
         Raises:
             FmctError: naming the file, when it isn't what was written.
         """
-        if checksum(self.read(scan_id)) != self.index.loc[scan_id, "checksum"]:
-            raise damaged(self.volume_path(scan_id), "isn't what was written (the checksum differs)")
+        # settings that got a new field since have another hash, and a folder can be renamed: either name is right
+        names = {self.settings.folder_name(), self.folder.name}
+        return check_volume(self.volume_path(scan_id), names, expected)
 
     def affine(self, scan_id: str) -> NDArray[np.float64]:
         """Return the (4, 4) affine from indices (x, y, z) to RAS millimeters.
@@ -144,7 +169,14 @@ class VolumeCache:
         Raises:
             UsageError: when the cache has no such scan.
         """
-        return np.asarray(self.index.loc[self._known(scan_id), "affine"], dtype=np.float64).reshape(4, 4)
+        row = self.index.index.get_loc(self._known(scan_id))
+        values = [self.index[name].to_numpy()[row] for name in AFFINE_COLUMNS]
+        return np.reshape(np.asarray([*values, 0, 0, 0, 1], dtype=np.float64), (4, 4))
+
+    def shapes_zyx(self, scan_ids: Sequence[str]) -> set[tuple[int, int, int]]:
+        """Return the shapes that some volumes of the cache have."""
+        shapes = self.index.loc[list(scan_ids), SHAPE_COLUMNS].drop_duplicates()
+        return {(int(z), int(y), int(x)) for z, y, x in shapes.itertuples(index=False)}
 
     def _known(self, scan_id: str) -> str:
         if scan_id not in self:
@@ -158,22 +190,27 @@ class VolumeCache:
             scan_id: a name that can be a file's.
             volume: what to write.
             facts: further columns of the index.
+
+        Raises:
+            OSError: naming the file, when the disk is full or can't be written.
         """
-        voxels = np.ascontiguousarray(volume.voxels)
-        write_volume(voxels, self.volume_path(scan_id))
-        return {
-            "checksum": checksum(voxels),
-            "shape_zyx": list(voxels.shape[-3:]),
-            "spacing_mm": volume.spacing_mm,
-            "affine": volume.affine.ravel().tolist(),
-            "cropped_mm": float(volume.cropped_mm),
-            **(facts or {}),
-        }
+        return index_row(write_volume(volume, self.volume_path(scan_id), self.settings.folder_name(), facts))
+
+    def adopted(self, scan_id: str) -> dict[str, Any] | None:
+        """Return the row of a volume that is on disk but not in the index, None where there is no good one.
+
+        A run that is killed leaves such volumes: they were written, and the index wasn't.
+        """
+        if not self.volume_path(scan_id).exists():
+            return None
+        try:
+            return index_row(self.check(scan_id))
+        except FmctError:  # damaged, so it is made anew, which puts a good file in its place
+            return None
 
     def record(self, scan_id: str, row: dict[str, Any]) -> None:
         """Enter a stored volume into the index; on disk with the next `save`."""
-        self._new_rows[scan_id] = row
-        self._rejects.pop(scan_id, None)
+        self._loaded().record(scan_id, row)
 
     def write(self, scan_id: str, volume: Volume, facts: Mapping[str, Any] | None = None) -> None:
         """Store a volume and enter it into the index; `save` writes the index."""
@@ -181,62 +218,41 @@ class VolumeCache:
 
     def reject(self, scan_id: str, path: str, code: RejectCode, detail: str) -> None:
         """Enter a scan that could not be preprocessed; on disk with the next `save`."""
-        self._rejects[scan_id] = {"path": path, "code": code.name, "detail": detail, "scan_id": scan_id}
+        row = {"path": path, "code": code.name, "detail": detail, "scan_id": scan_id}
+        self._loaded().reject(scan_id, row)
 
     def rejected_ids(self, without: RejectCode | None = None) -> set[str]:
         """Return the scans that preprocessing has rejected, without those of one code."""
-        return {scan_id for scan_id, row in self._rejects.items() if without is None or row["code"] != without.name}
+        rejects = self._loaded().rejects.items()
+        return {scan_id for scan_id, row in rejects if without is None or row["code"] != without.name}
+
+    def save_additions(self) -> None:
+        """Write what this process has added, beside the index: for every minute of a long run."""
+        self._loaded().save_additions()
 
     def save(self) -> None:
-        """Write index.parquet and rejects.csv."""
-        with atomic_path(self.folder / "index.parquet") as temporary:
-            self.index.sort_index().to_parquet(temporary)
-        columns = REJECTS_COLUMNS
-        rows = sorted(self._rejects.values(), key=lambda row: (str(row["path"]), str(row["scan_id"])))
-        with atomic_path(self.folder / "rejects.csv") as temporary:
-            pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False)
+        """Write index.parquet and rejects.csv, with what other processes have added.
+
+        Raises:
+            LockedError: when another process holds the index for too long; what was added stays beside it.
+        """
+        self._loaded().merge(lambda scan_id: self.volume_path(scan_id).exists())
+
+    def forget(self, scan_ids: Collection[str]) -> None:
+        """Take scans out of the index and the rejects, and save both; their files stay.
+
+        Raises:
+            LockedError: when another process holds the index for too long.
+        """
+        self._loaded().merge(lambda scan_id: self.volume_path(scan_id).exists(), without=set(scan_ids))
 
     def export_nifti(self, scan_id: str, path: str | Path) -> None:
-        """Write a volume as NIfTI (.nii or .nii.gz) with its true affine."""
-        image = nib.Nifti1Image(self.read(scan_id).transpose(2, 1, 0), self.affine(scan_id))
-        image.set_sform(image.affine, code="scanner")
-        image.set_qform(image.affine, code="scanner")
-        image.header.set_xyzt_units("mm")
-        content = image.to_bytes()
-        with atomic_path(Path(path)) as temporary:
-            temporary.write_bytes(gzip.compress(content) if Path(path).suffix == ".gz" else content)
+        """Write a volume as NIfTI (.nii or .nii.gz) with its true affine; see `write_nifti`."""
+        write_nifti(self.read(scan_id), self.affine(scan_id), Path(path))
 
 
-def preset_folder(path: Path) -> Path:
-    """Return the folder of some settings: `path` itself, or the only one in it.
-
-    Raises:
-        UsageError: when there is none, or several to choose from.
-    """
-    require_file(path, "the cache", "make one with `fmct preprocess MANIFEST --cache DIR`")
-    if (path / "settings.json").exists():
-        return path
-    folders = sorted(file.parent for file in path.glob("*/settings.json"))
-    if len(folders) == 1:
-        return folders[0]
-    if folders:
-        listed = ", ".join(folder.name for folder in folders)
-        raise UsageError(f"the cache was made with several settings: {listed}", path, f"name one, such as {folders[0]}")
-    raise UsageError("the folder is no cache", path, "make one with `fmct preprocess MANIFEST --cache DIR`")
-
-
-def read_index(path: Path) -> pd.DataFrame:
-    """Return the index, empty where nothing was preprocessed yet."""
-    return pd.read_parquet(path) if path.exists() else empty_index()
-
-
-def empty_index() -> pd.DataFrame:
-    """Return an index without rows."""
-    return pd.DataFrame(columns=INDEX_COLUMNS, index=pd.Index([], name="scan_id", dtype="str"))
-
-
-def read_rejects(path: Path) -> pd.DataFrame:
-    """Return the rejects (path, code, detail, scan_id), empty where there are none."""
-    if not path.exists():
-        return pd.DataFrame(columns=REJECTS_COLUMNS)
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+def unreadable(folder: Path, problem: str) -> UsageError:
+    """Return the error about a cache that can't be opened."""
+    return UsageError(
+        f"the cache can't be read ({problem})", folder, "remove the broken file; `fmct preprocess` makes it anew"
+    )

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from fmct import __version__
 from fmct.console.errors import FmctError, UsageError
 from fmct.console.progress import track
-from fmct.data.volumes import VolumeCache, read_rejects
+from fmct.data.volume_file import read_hu
+from fmct.data.volumes import VolumeCache
 from fmct.evaluation.templates import fill
 from fmct.quality import groups, measures, outliers
 from fmct.quality.counts import Waterfall, waterfall
@@ -116,7 +117,7 @@ def make_page(sources: Sources, montage: int, workers: int = 0) -> Quality:
     frame = survey(cache, sources.manifest, workers)
     typical = outliers.typical_values(frame)
     found = outliers.find_outliers(frame, typical)
-    rejects = read_rejects(cache.folder / "rejects.csv")
+    rejects = cache.rejects
     counts = waterfall(
         map(str, cache.index.index),
         rejects,
@@ -181,7 +182,7 @@ def draw_scans(cache: VolumeCache, scan_ids: Sequence[str], draw: Draw) -> dict[
     pictures: dict[str, Picture | str] = {}
     for scan_id in track(list(dict.fromkeys(scan_ids)), "draw"):
         try:
-            pictures[scan_id] = draw(cache.read(scan_id), cache.settings.spacing_mm, scan_id)
+            pictures[scan_id] = draw(read_hu(cache.volume_path(scan_id)), cache.settings.spacing_mm, scan_id)
         except FmctError as error:
             pictures[scan_id] = error.what
     return pictures

@@ -18,7 +18,7 @@ import pandas as pd
 
 from fmct.console.errors import FmctError
 from fmct.console.progress import track
-from fmct.data.volume_file import read_volume
+from fmct.data.volume_file import read_hu
 from fmct.data.volumes import VolumeCache
 from fmct.quality.statistics import measure, nothing_measured
 
@@ -80,7 +80,7 @@ def figures_of(cache: VolumeCache, scan_ids: Sequence[str]) -> list[tuple[str, d
 def figures(cache: VolumeCache, scan_id: str) -> dict[str, Any]:
     """Measure one scan; `problem` says why it can't be."""
     try:
-        hu = read_volume(cache.volume_path(scan_id))
+        hu = read_hu(cache.volume_path(scan_id))
     except FmctError as error:
         return {**nothing_measured(), "problem": error.what}
     return {**measure(hu, cache.settings.spacing_mm, cache.settings.hu_min), "problem": ""}
