@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
@@ -50,19 +51,19 @@ def write_volume(voxels: Voxels, path: Path) -> None:
         blosc2.asarray(voxels, urlpath=str(temporary), mode="w", cparams=parameters)
 
 
-def read_volume(path: Path) -> NDArray[np.int16]:
-    """Read (Z, Y, X) int16 HU, with one thread: loaders have a process per core.
+def read_volume(path: Path) -> NDArray[Any]:
+    """Read (Z, Y, X) int16 HU or (C, Z, Y, X) float16 windows, with one thread: loaders have a process per core.
 
     Raises:
         FmctError: naming the file, when it is missing or damaged.
     """
     try:
-        hu = blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))[...]
+        voxels = blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))[...]
     except (RuntimeError, ValueError, OSError, MemoryError) as error:
         raise damaged(path, "is missing" if not path.exists() else f"can't be read ({type(error).__name__})") from error
-    if not isinstance(hu, np.ndarray) or hu.dtype != np.int16 or hu.ndim != 3:
-        raise damaged(path, "holds no int16 volume")
-    return hu
+    if not isinstance(voxels, np.ndarray) or (voxels.dtype.name, voxels.ndim) not in {("int16", 3), ("float16", 4)}:
+        raise damaged(path, "holds no int16 volume and no float16 windows")
+    return voxels
 
 
 def damaged(path: Path, problem: str) -> FmctError:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fmct.console.errors import UsageError, require_file
 from fmct.console.files import atomic_path, write_text_atomically
-from fmct.data.presets import IsotropicSettings, parse_settings
+from fmct.data.presets import AnySettings, parse_settings
 from fmct.data.rejection import REJECTS_COLUMNS, RejectCode
 from fmct.data.volume_file import Volume as Volume
 from fmct.data.volume_file import checksum, damaged, read_volume, write_volume
@@ -41,7 +41,7 @@ class VolumeCache:
     def __init__(
         self,
         folder: Path,
-        settings: IsotropicSettings,
+        settings: AnySettings,
         index: pd.DataFrame | None = None,
         rejects: pd.DataFrame | None = None,
     ) -> None:
@@ -53,7 +53,7 @@ class VolumeCache:
         self._new_rows: dict[str, dict[str, Any]] = {}
 
     @classmethod
-    def create(cls, root: str | Path, settings: IsotropicSettings) -> VolumeCache:
+    def create(cls, root: str | Path, settings: AnySettings) -> VolumeCache:
         """Open the folder of some settings under a cache's root, making it where it is missing."""
         folder = Path(root) / settings.folder_name()
         if not (folder / "settings.json").exists():
@@ -120,8 +120,8 @@ class VolumeCache:
             )
         return self.folder / "volumes" / hashlib.sha256(scan_id.encode()).hexdigest()[:2] / f"{scan_id}.b2nd"
 
-    def read(self, scan_id: str) -> NDArray[np.int16]:
-        """Return a volume, (Z, Y, X) int16 HU.
+    def read(self, scan_id: str) -> NDArray[Any]:
+        """Return a volume, (Z, Y, X) int16 HU or (C, Z, Y, X) float16 windows.
 
         Raises:
             UsageError: when the cache has no such scan.

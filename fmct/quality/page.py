@@ -15,6 +15,7 @@ import pandas as pd
 from fmct import __version__
 from fmct.console.errors import FmctError, UsageError
 from fmct.console.progress import track
+from fmct.data.presets import require_hu
 from fmct.data.volumes import VolumeCache, read_rejects
 from fmct.evaluation.templates import fill
 from fmct.quality import groups, measures, outliers
@@ -171,9 +172,10 @@ def every_nth(scan_ids: Sequence[str], most: int) -> list[str]:
 def draw_scans(cache: VolumeCache, scan_ids: Sequence[str]) -> dict[str, Picture | str]:
     """Return pictures by scan_id; of a volume that can't be read, why not."""
     pictures: dict[str, Picture | str] = {}
+    spacing_mm = require_hu(cache.settings, cache.folder).spacing_mm
     for scan_id in track(list(dict.fromkeys(scan_ids)), "draw"):
         try:
-            pictures[scan_id] = scan_picture(cache.read(scan_id), cache.settings.spacing_mm, scan_id)
+            pictures[scan_id] = scan_picture(cache.read(scan_id), spacing_mm, scan_id)
         except FmctError as error:
             pictures[scan_id] = error.what
     return pictures
