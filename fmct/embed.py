@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fmct.data.preprocessing import IsotropicSettings
+    from fmct.data.presets import AnySettings
     from fmct.data.rules import Rules
     from fmct.data.scan import Scan
     from fmct.data.volume_file import Voxels
@@ -52,7 +52,7 @@ class Embed(Command):
         import torch
 
         from fmct.console.progress import track
-        from fmct.models.packaged import load_package
+        from fmct.models.packaged import as_batch, load_package
 
         if self.out.suffix != ".parquet":
             raise UsageError("embeddings are written as Parquet", self.out, "give --out a name ending in .parquet")
@@ -63,11 +63,11 @@ class Embed(Command):
         rows: dict[str, NDArray[np.float32]] = {}
         failures: list[str] = []
         with torch.inference_mode():
-            for scan_id, hu in track(self._scans(model.preprocessing), "embed"):
-                if isinstance(hu, FmctError):
-                    failures.append(f"{hu.where}: {hu.what}")
+            for scan_id, voxels in track(self._scans(model.preprocessing), "embed"):
+                if isinstance(voxels, FmctError):
+                    failures.append(f"{voxels.where}: {voxels.what}")
                 elif scan_id not in rows:
-                    rows[scan_id] = model.features(torch.from_numpy(hu)[None, None].to(device))[0].cpu().numpy()
+                    rows[scan_id] = model.features(as_batch(voxels).to(device))[0].cpu().numpy()
         for failure in failures:
             print(f"not embedded: {failure}", file=sys.stderr)
         if not rows:
@@ -79,7 +79,7 @@ class Embed(Command):
         print(f"wrote {len(rows)} embeddings of width {matrix.shape[1]} to {self.out}")
         return ExitCode.SOME_REJECTED if failures else ExitCode.DONE
 
-    def _scans(self, settings: IsotropicSettings) -> Scans:
+    def _scans(self, settings: AnySettings) -> Scans:
         from fmct.data.rules import parse_rules
 
         for path in self.inputs:
@@ -90,11 +90,11 @@ class Embed(Command):
             else:
                 yield from of_disk([path], settings, parse_rules(names_in(self.skip_rules), ()))
 
-    def _of_manifest(self, path: Path, settings: IsotropicSettings) -> Scans:
+    def _of_manifest(self, path: Path, settings: AnySettings) -> Scans:
         from fmct.data.cache_building import load_row
         from fmct.data.manifest import read_manifest
-        from fmct.data.preprocessing import preprocess_stack
         from fmct.data.rules import codes_in
+        from fmct.data.volume_making import make_volume
 
         frame = read_manifest(path, self.root)
         if self.cache is not None:
@@ -106,13 +106,13 @@ class Embed(Command):
                 stack = load_row(row, Path(frame.attrs["root"]), found)
                 yield (
                     row["scan_id"],
-                    preprocess_stack(stack, settings, row["path"], codes_in(row["skipped_rules"])).voxels,
+                    make_volume(stack, settings, row["path"], codes_in(row["skipped_rules"])).voxels,
                 )
             except FmctError as error:
                 yield row["scan_id"], error
 
 
-def of_cache(folder: Path, settings: IsotropicSettings, scan_ids: list[str] | None = None) -> Scans:
+def of_cache(folder: Path, settings: AnySettings, scan_ids: list[str] | None = None) -> Scans:
     """Read scans of a cache.
 
     Raises:
@@ -131,17 +131,17 @@ def of_cache(folder: Path, settings: IsotropicSettings, scan_ids: list[str] | No
             yield scan_id, error
 
 
-def of_disk(paths: list[Path], settings: IsotropicSettings, rules: Rules) -> Scans:
+def of_disk(paths: list[Path], settings: AnySettings, rules: Rules) -> Scans:
     """Find scans below some paths and preprocess them."""
-    from fmct.data.preprocessing import preprocess_stack
     from fmct.data.series import find_scans
+    from fmct.data.volume_making import make_volume
 
     scans, rejects = find_scans(paths, rules)
     for reject in rejects:
         yield "", FmctError(f"{reject.code} ({reject.detail})", str(reject.path), "see the codes in the README")
     for scan in scans:
         try:
-            yield scan.scan_id, preprocess_stack(scan.load(), settings, str(scan.path), rules.skipped).voxels
+            yield scan.scan_id, make_volume(scan.load(), settings, str(scan.path), rules.skipped).voxels
         except FmctError as error:
             yield scan.scan_id, error
 

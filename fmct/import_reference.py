@@ -30,14 +30,16 @@ class ImportReference(Command):
 
     def run(self) -> ExitCode:
         """Read, report and write."""
+        from fmct.data.presets import FmhctSettings
         from fmct.models.packaged import PackageConfig, PackagedModel, load_package, save_package
         from fmct.models.reference import load_reference
+        from fmct.models.reference_axes import reordered
         from fmct.views.network_input import InputConfig
         from fmct.views.windows import Window
 
         require_empty_folder(self.out)
         imported = load_reference(self.checkpoint, self.which, self.heads)
-        backbone = imported.model
+        backbone = reordered(imported.model)
         report = imported.report
         print(f"{report.source}: {report.kind}, {report.which}")
         for name, ours in report.loaded.items():
@@ -54,26 +56,32 @@ class ImportReference(Command):
                 f"the input isn't a cube: sides {sorted(side)}", self.checkpoint, "only cubes are packaged"
             )
         channels = backbone.in_channels
-        published = InputConfig().windows if channels == 3 else (Window(level_hu=40, width_hu=300),)
-        if len(published) != channels:
+        if channels not in {1, 3}:
             raise UsageError(
                 f"the checkpoint has {channels} input channels", self.checkpoint, "published checkpoints have 1 or 3"
             )
+        settings = FmhctSettings.model_validate({"channels": channels, "shape_voxels": side.pop()})
+        windows = tuple(Window(level_hu=center, width_hu=width) for center, width in settings.windows_hu)
         config = PackageConfig(
             name=f"fmhct_{imported.kind}",
             task=imported.kind,
             fmct_version=__version__,
             steps=0,
             backbone=backbone.config,
-            input=InputConfig(voxels=side.pop(), windows=published),
-            preprocessing=None,
+            input=InputConfig(voxels=settings.shape_voxels, windows=windows),
+            preprocessing=settings,
         )
         model = PackagedModel(config)
         model.backbone.load_state_dict(backbone.state_dict())
         card = (
             f"# {config.name}\n\nWeights of a published FM-HCT checkpoint ({imported.kind}), converted by fmct "
             f"{__version__}. Their terms of use are those of their authors. For research only; no diagnosis.\n\n"
-            "`model.tokens(x)` takes the three spatial axes in the published order: right, anterior, superior.\n"
+            f"Input: {channels} windows of {settings.shape_voxels}³ voxels in [0, 1], made by the preset fmhct, which "
+            "is the published preprocessing; `fmct embed` and `model.embed(path)` apply it to scans on disk. Windows "
+            "come before the resize there, so the volumes of such a cache are windowed already.\n\n"
+            "`model.tokens(x)` takes (B, C, Z, Y, X) like every model of fmct: the published order of axes, right, "
+            "anterior, superior, was turned in the weights. The number of attention heads, "
+            f"{backbone.config.heads}, was given by whoever converted them: checkpoints don't say it.\n"
         )
         save_package(self.out, model, card)
         load_package(self.out)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from pydantic import Field, ValidationError
@@ -21,7 +21,7 @@ from fmct.console.progress import track
 from fmct.data.cache_building import Batch, batches_of
 from fmct.data.cache_verification import verify
 from fmct.data.manifest import read_manifest, scan_path
-from fmct.data.presets import IsotropicSettings
+from fmct.data.presets import PRESETS, AnySettings
 from fmct.data.processes import run_jobs
 from fmct.data.rejection import RejectCode
 from fmct.data.volumes import VolumeCache
@@ -35,6 +35,9 @@ GOES_ON = "it goes on with the scans that lack"
 class Preprocess(Command):
     """Resample scans on an even grid in true geometry, crop on the head, and cache them as int16 HU.
 
+    That is the preset isotropic. The preset fmhct does what the published system did, number for number: windows of
+    96 voxels a side as float16, for published weights and for comparisons with them.
+
     The cache's folder is named after the settings; what is there already isn't made again, and scans that were rejected
     stay so (--retry-rejected tries them again), unless they were only not to be found. A scan that fails is listed in
     the folder's rejects.csv, and then the exit code is 3. Several runs may fill one cache at once. --verify checks
@@ -46,11 +49,19 @@ class Preprocess(Command):
     manifest: CliPositionalArg[Path] = Field(description="manifest of the scans")
     cache: Path = Field(description="folder of caches; one subfolder for each preprocessing")
     root: Path | None = Field(None, description="folder that the manifest's paths are relative to; default its own")
-    spacing_mm: float = Field(1.5, description="distance of voxel centers on all axes")
-    shape_voxels: int | None = Field(None, description="volumes are cubes of so many voxels a side; default 144")
-    head_crop: bool = Field(True, description="crop on the head; otherwise the scan's whole bounding box")
-    deface: bool = Field(False, description="take off the face: everything in front of a plane that clears the brain")
+    preset: Literal["isotropic", "fmhct"] = Field(
+        "isotropic", description="isotropic: HU in true proportions; fmhct: what the published networks were fed"
+    )
+    spacing_mm: float = Field(1.5, description="isotropic: distance of voxel centers on all axes")
+    shape_voxels: int | None = Field(
+        None, description="volumes are cubes of so many voxels a side; default 144, fmhct: 96"
+    )
+    head_crop: bool = Field(True, description="isotropic: crop on the head; otherwise the scan's whole bounding box")
+    deface: bool = Field(
+        False, description="isotropic: take off the face: everything in front of a plane that clears the brain"
+    )
     deface_ears: bool = Field(False, description="with --deface, take off the ears too")
+    channels: int = Field(3, description="fmhct: windows, 3 or 1")
     workers: int = Field(0, ge=0, description="processes; 0 and 1: this one")
     verify: bool = Field(False, description="only check what is cached, bytes and voxels; exit code 3 if any is bad")
     retry_rejected: bool = Field(False, description="try again what was rejected in an earlier run")
@@ -83,21 +94,25 @@ class Preprocess(Command):
         self._report(outcome, codes, cache)
         return ExitCode.SOME_REJECTED if codes or kept_out else ExitCode.DONE
 
-    def _settings(self) -> IsotropicSettings:
-        values: dict[str, Any] = {"spacing_mm": self.spacing_mm, "head_crop": self.head_crop}
-        values |= {"deface": self.deface, "deface_ears": self.deface_ears}
+    def _settings(self) -> AnySettings:
+        kind, where = PRESETS[self.preset], "the command line of `fmct preprocess`"
+        known = {name for preset in PRESETS.values() for name in preset.model_fields}
+        values = {name: getattr(self, name) for name in known & self.model_fields_set}
+        foreign = sorted(values.keys() - kind.model_fields.keys())
+        if foreign:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+            fix = f"leave it out, or choose another preset than {self.preset}"
+            raise UsageError(f"the preset {self.preset} has no {flags}", where, fix)
         if self.deface_ears and not self.deface:
-            raise UsageError("--deface-ears needs --deface", "the command line of `fmct preprocess`", "add --deface")
-        if self.shape_voxels is not None:
-            values["shape_voxels"] = self.shape_voxels
-            if not self.head_crop:
-                raise UsageError(
-                    "--shape-voxels and --no-head-crop exclude each other: uncropped volumes are as large as the scan",
-                    "the command line of `fmct preprocess`",
-                    "leave one of them out",
-                )
+            raise UsageError("--deface-ears needs --deface", where, "add --deface")
+        if not self.head_crop and self.shape_voxels is not None:
+            raise UsageError(
+                "--shape-voxels and --no-head-crop exclude each other: uncropped volumes are as large as the scan",
+                where,
+                "leave one of them out",
+            )
         try:
-            return IsotropicSettings.model_validate(values)
+            return kind.model_validate(values)
         except ValidationError as error:
             raise validation_error(error, "fmct preprocess") from error
 

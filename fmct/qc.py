@@ -46,6 +46,7 @@ class Qc(Command):
     def run(self) -> ExitCode:
         """Make the page and print what stands out."""
         from fmct.data.manifest import read_manifest
+        from fmct.data.presets import require_hu
         from fmct.data.volumes import VolumeCache
         from fmct.quality.page import Sources, make_page
         from fmct.quality.rejects import read_index_rejects
@@ -54,6 +55,7 @@ class Qc(Command):
         if self.root is not None and not self.root.is_dir():
             raise UsageError("there is no such folder", self.root, "name the folder that holds the scans as --root")
         cache = VolumeCache.open(self.cache)
+        require_hu(cache.settings, cache.folder)
         manifest = None if self.manifest is None else read_manifest(self.manifest, self.root)
         rejects = None if self.manifest is None else read_index_rejects(self.manifest)
         root = self.root if manifest is None else Path(manifest.attrs["root"])

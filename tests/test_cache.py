@@ -211,7 +211,7 @@ def test_a_run_that_is_cut_off_goes_on(manifest: Path, monkeypatch: pytest.Monke
 
     made = []
 
-    make = cache_building.preprocess_stack
+    make = cache_building.make_volume
 
     def twice(*arguments: Any, **more: Any) -> Volume:
         if len(made) == 2:
@@ -220,7 +220,7 @@ def test_a_run_that_is_cut_off_goes_on(manifest: Path, monkeypatch: pytest.Monke
         return make(*arguments, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_building, "preprocess_stack", twice)
+        patch.setattr(cache_building, "make_volume", twice)
         assert preprocess(manifest) == 130
     done = VolumeCache.open(manifest.parent / "cache")
     assert 1 <= len(done) <= 2

@@ -52,7 +52,7 @@ def test_an_unexpected_error_tells_its_place_and_not_its_text(tmp_path: Path, mo
     def broken(*_: object) -> None:
         raise ValueError("DOE^JOHN")
 
-    monkeypatch.setattr(cache_building, "preprocess_stack", broken)
+    monkeypatch.setattr(cache_building, "make_volume", broken)
     ((code, detail),) = details(preprocess(tmp_path))
     assert code == "FAILED"
     assert detail.startswith("ValueError in test_cache_rejects.py, line ")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import fmct
 from fmct.cli import main
 from fmct.console.errors import UsageError
-from fmct.data.preprocessing import IsotropicSettings
+from fmct.data.presets import FmhctSettings, IsotropicSettings
 from fmct.models.heads import LinearHeadConfig
 from fmct.models.packaged import PackageConfig, PackagedModel, load_tensors, save_package, sha256
 from fmct.models.vit3d import ViT3DConfig
@@ -221,7 +221,21 @@ def test_published_checkpoints_become_packages(
     if kind == "dino":
         golden = np.load(shared / "golden" / "vit_forward.npz")
         model = fmct.load(tmp_path / kind)
-        tokens = model.tokens(torch.from_numpy(golden["input"]))
-        assert np.abs(tokens.numpy() - golden["teacher_tokens"]).max() < 1e-4
-        with pytest.raises(UsageError, match="how scans are to be preprocessed"):
-            model.embed(head_nifti(tmp_path / "head.nii.gz"))
+        for name, patches in (("", 4), ("_small", 2)):  # the small input's positions are interpolated
+            tokens = model.tokens(torch.from_numpy(golden[f"input{name}"].transpose(0, 1, 4, 3, 2).copy())).numpy()
+            expected = golden[f"teacher_tokens{name}"]
+            np.testing.assert_allclose(tokens[:, :5], expected[:, :5], atol=1e-5)  # CLS and registers
+            grid_zyx = tokens[:, 5:].reshape(2, patches, patches, patches, -1)
+            turned = grid_zyx.transpose(0, 3, 2, 1, 4).reshape(expected[:, 5:].shape)
+            np.testing.assert_allclose(turned, expected[:, 5:], atol=1e-4)
+        assert model.preprocessing == FmhctSettings(shape_voxels=48)
+        assert "(B, C, Z, Y, X)" in (tmp_path / kind / "MODEL_CARD.md").read_text()
+
+
+def test_a_package_without_preprocessing_reads_no_scans(tmp_path: Path) -> None:
+    folder = package(tmp_path / "w")
+    config = json.loads((folder / "config.json").read_text()) | {"preprocessing": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    rewrite_sums(folder)
+    with pytest.raises(UsageError, match="how scans are to be preprocessed"):
+        fmct.load(folder).embed(head_nifti(tmp_path / "head.nii.gz"))

@@ -28,6 +28,16 @@ class Timing:
         return statistics.median(self.seconds)
 
     @property
+    def fastest_s(self) -> float:
+        """Shortest time of a turn."""
+        return min(self.seconds)
+
+    @property
+    def slowest_s(self) -> float:
+        """Longest time of a turn."""
+        return max(self.seconds)
+
+    @property
     def per_second(self) -> float:
         """Things done per second, by the median."""
         return self.items / self.median_s

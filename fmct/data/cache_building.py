@@ -23,12 +23,12 @@ from fmct.data.geometry import SliceStack, gantry_tilt_deg
 from fmct.data.manifest import scan_path
 from fmct.data.nifti import load_nifti
 from fmct.data.path_names import is_redacted
-from fmct.data.preprocessing import preprocess_stack
-from fmct.data.presets import IsotropicSettings
+from fmct.data.presets import AnySettings
 from fmct.data.rejection import RejectCode, ScanError
 from fmct.data.rules import Rules, codes_in, loading_rules
 from fmct.data.scan import Scan
 from fmct.data.series import find_scans
+from fmct.data.volume_making import make_volume
 from fmct.data.volumes import VolumeCache
 
 Row = Mapping[Hashable, Any]
@@ -61,7 +61,7 @@ class Batch:
     rows: Sequence[Row]
     root: Path
     folder: Path
-    settings: IsotropicSettings
+    settings: AnySettings
     found: dict[Path, list[Scan]] = field(default_factory=dict, repr=False)
 
     def run(self) -> list[Outcome]:
@@ -89,7 +89,7 @@ class Batch:
             return Outcome(scan_id, path, adopted)
         try:
             stack = load_row(row, self.root, self.found)
-            volume = preprocess_stack(stack, self.settings, path, codes_in(skipped_text(row)))
+            volume = make_volume(stack, self.settings, path, codes_in(skipped_text(row)))
         except ScanError as error:
             return Outcome(scan_id, path, code=error.code, detail=naming_the_file(error, path))
         except UsageError as error:

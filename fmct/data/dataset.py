@@ -63,12 +63,15 @@ class ScanDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return `hu` (1, Z, Y, X) int16, `index`, `scan_id` and `target` (L,), 0 to 1 with NaN where unknown.
 
+        Volumes that are windowed already (preset `fmhct`) stand in `hu` as (C, Z, Y, X) float16.
+
         Raises:
             FmctError: naming the scan, when its volume is missing or broken. Nothing is ever put in its place.
         """
         scan_id = self.scan_ids[index]
+        voxels = self.cache.read(scan_id)
         return {
-            "hu": torch.from_numpy(self.cache.read(scan_id)).unsqueeze(0),
+            "hu": torch.from_numpy(voxels).reshape(-1, *voxels.shape[-3:]),
             "index": index,
             "scan_id": scan_id,
             "target": torch.from_numpy(self.targets[index]),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fmct.console.files import atomic_path
 from fmct.console.progress import track
 from fmct.data.fingerprint import LENGTH, VERSION, detail, fingerprint, similarity
+from fmct.data.presets import require_hu
 from fmct.data.volume_file import read_hu
 from fmct.data.volumes import VolumeCache
 
@@ -55,7 +56,12 @@ class Fingerprints:
 
 
 def places_in(cache: VolumeCache) -> dict[str, Place]:
-    """Return where each of a cache's volumes is, and the distance of its voxel centers in mm."""
+    """Return where each of a cache's volumes is, and the distance of its voxel centers in mm.
+
+    Raises:
+        UsageError: when the volumes aren't HU.
+    """
+    require_hu(cache.settings, cache.folder)
     spacings = cache.index["spacing_mm"].astype(float).to_dict()
     return {str(scan_id): (cache.volume_path(str(scan_id)), spacing) for scan_id, spacing in spacings.items()}
 

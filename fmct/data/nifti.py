@@ -6,14 +6,14 @@ qform silently, which puts a tilted head up to 45 mm off, and have no way to exp
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
-import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isal import igzip, igzip_lib
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -26,6 +26,8 @@ MOST_SURPLUS_BYTES = 1 << 20
 """Some writers pad; more behind the voxels isn't a NIfTI file's."""
 SHORTEST_STEP_MM, FARTHEST_MM = 1e-3, 1e5
 """No scanner resolves less, and none is larger; beyond, positions of slices can't be told apart."""
+INFLATING_FAILS: tuple[Any, ...] = (OSError, EOFError, igzip_lib.IsalError)
+"""What reading can raise: a file that ends early, a wrong checksum (BadGzipFile is an OSError), broken Deflate."""
 SAMPLES = 8
 SAMPLE_BYTES = 1 << 16
 
@@ -89,18 +91,49 @@ def open_nifti(path: Path) -> NiftiFile:
     return file
 
 
+@dataclass(frozen=True, eq=False)
+class StoredStack(SliceStack):
+    """A stack whose file may hold more than int16 HU: fractions, or values beyond the range.
+
+    Attributes:
+        stored: (K, J, I) as stored.
+        slope: of the scaling.
+        intercept: likewise.
+    """
+
+    stored: NDArray[Any]
+    slope: float
+    intercept: float
+
+    def unrounded(self) -> NDArray[Any]:
+        """Return the file's own values, (K, J, I): as stored, or float32 where they are scaled."""
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return self.stored
+        scaled = np.empty_like(self.stored, np.float32)
+        for plane, stored in zip(scaled, self.stored, strict=True):
+            plane[:] = stored.astype(np.float64) * self.slope + self.intercept
+        return scaled
+
+
 def load_nifti(path: Path) -> SliceStack:
     """Read a NIfTI file.
 
     Returns:
-        The stack, the same one however the voxels are stored.
+        The stack, the same one however the voxels are stored; a `StoredStack` where they aren't plain int16.
 
     Raises:
         ScanError: when it can't be read, fails its checksum, inflates far beyond its voxels, or has values that aren't
             finite.
     """
     file = open_nifti(path)
-    return stack_from_affine(read_voxels(file), file.affine)
+    stored, slope, intercept = stored_voxels(file)
+    hu = to_int16(stored, slope, intercept, path)
+    stack = stack_from_affine(hu, file.affine)
+    if np.may_share_memory(hu, stored):
+        return stack
+    of_stored: Any = stack_from_affine(stored, file.affine)
+    origins, steps = stack.origins_ras_mm, (stack.row_step_ras_mm, stack.column_step_ras_mm)
+    return StoredStack(stack.hu, origins, *steps, of_stored.hu, slope, intercept)
 
 
 def read_voxels(file: NiftiFile, part: tuple[slice, ...] = ()) -> NDArray[np.int16]:
@@ -116,6 +149,15 @@ def read_voxels(file: NiftiFile, part: tuple[slice, ...] = ()) -> NDArray[np.int
     Raises:
         ScanError: as `load_nifti` does.
     """
+    return to_int16(*stored_voxels(file, part), file.path)
+
+
+def stored_voxels(file: NiftiFile, part: tuple[slice, ...] = ()) -> tuple[NDArray[Any], float, float]:
+    """Read voxels as `read_voxels` does, but return them as stored, and their slope and intercept.
+
+    Raises:
+        ScanError: as `load_nifti` does, but for values that aren't finite.
+    """
     path = file.path
     try:
         if part and not file.compressed:
@@ -126,11 +168,11 @@ def read_voxels(file: NiftiFile, part: tuple[slice, ...] = ()) -> NDArray[np.int
         slope, intercept = file.header.get_slope_inter()
         if np.isinf(file.header["scl_slope"]):  # nibabel takes it for none
             raise HeaderDataError("infinite slope")
-    except (OSError, EOFError, zlib.error) as error:
+    except INFLATING_FAILS as error:
         raise ScanError(RejectCode.UNREADABLE, path, f"voxels can't be read ({type(error).__name__})") from error
     except HeaderDataError as error:
         raise ScanError(RejectCode.IMPLAUSIBLE_HU, path, "slope or intercept isn't finite") from error
-    return to_int16(stored, 1.0 if slope is None else slope, intercept or 0.0, path)
+    return stored, 1.0 if slope is None else slope, intercept or 0.0
 
 
 def voxel_content(file: NiftiFile) -> bytes:
@@ -140,7 +182,7 @@ def voxel_content(file: NiftiFile) -> bytes:
         ScanError: UNREADABLE when there are fewer, TOO_LARGE when the file goes on and on behind them.
         OSError: when the file can't be read or isn't what was compressed.
     """
-    with gzip.open(file.path) if file.compressed else file.path.open("rb") as stream:
+    with igzip.open(file.path) if file.compressed else file.path.open("rb") as stream:
         before = stream.read(file.offset)
         content: bytes = stream.read(file.voxel_bytes)
         if len(content) < file.voxel_bytes:

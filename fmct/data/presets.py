@@ -1,6 +1,6 @@
 """What preprocessing does, as settings whose hash names the cache.
 
-A new preset is a class here and a line in `PRESETS`.
+A new preset is a class here, its name in `AnySettings` and `PRESETS`, and a line in `volume_making`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,30 @@ from fmct.experiment.config import Config, differences
 DEFACING_HU = (-500, 500)
 
 
-class IsotropicSettings(Config):
+class Settings(Config):
+    """How a preset makes volumes; base of all presets."""
+
+    preset: str = Field(description="which way of preprocessing this is")
+    version: int = Field(description="raised whenever the same settings would give other volumes")
+
+    def canonical_json(self) -> str:
+        """Return the settings as JSON in one fixed form, for hashing."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def folder_name(self) -> str:
+        """Return the name of the cache folder: the preset's, and 8 hex digits of the settings' SHA-256."""
+        return f"{self.preset}-{hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]}"
+
+    def described(self) -> dict[str, Any]:
+        """Return the settings and what each means, as settings.json has them."""
+        fields = type(self).model_fields
+        return {
+            "settings": self.model_dump(mode="json"),
+            "meaning": {name: field.description for name, field in fields.items()},
+        }
+
+
+class IsotropicSettings(Settings):
     """True geometry, one spacing on all axes, cropped on the head, HU kept as they are."""
 
     preset: Literal["isotropic"] = Field("isotropic", description="which way of preprocessing this is")
@@ -66,27 +89,30 @@ class IsotropicSettings(Config):
             raise ValueError(f"deface needs air and bone: HU from {DEFACING_HU[0]} to {DEFACING_HU[1]} must be kept")
         return self
 
-    def canonical_json(self) -> str:
-        """Return the settings as JSON in one fixed form, for hashing."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
-    def folder_name(self) -> str:
-        """Return the name of the cache folder: `isotropic-` and 8 hex digits of the settings' SHA-256."""
-        return f"{self.preset}-{hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]}"
+class FmhctSettings(Settings):
+    """What the published networks were trained on: 1 mm by cubic splines, cropped to what is above 0 HU, windows."""
 
-    def described(self) -> dict[str, Any]:
-        """Return the settings and what each means, as settings.json has them."""
-        fields = type(self).model_fields
-        return {
-            "settings": self.model_dump(mode="json"),
-            "meaning": {name: field.description for name, field in fields.items()},
-        }
+    preset: Literal["fmhct"] = Field("fmhct", description="which way of preprocessing this is")
+    version: Literal[1] = Field(1, description="raised whenever the same settings would give other volumes")
+    channels: Literal[1, 3] = Field(
+        3, description="3: windows with center 40 and width 80, 80 and 200, 600 and 2800 HU; 1: 40 and 300"
+    )
+    shape_voxels: int = Field(
+        96, ge=8, le=512, description="each axis of the box is averaged to so many voxels: proportions aren't kept"
+    )
+
+    @property
+    def windows_hu(self) -> tuple[tuple[float, float], ...]:
+        """Center and width of each channel's window, HU."""
+        return ((40, 80), (80, 200), (600, 2800)) if self.channels == 3 else ((40, 300),)
 
 
-PRESETS: dict[str, type[IsotropicSettings]] = {"isotropic": IsotropicSettings}
+AnySettings = IsotropicSettings | FmhctSettings
+PRESETS: dict[str, type[AnySettings]] = {"isotropic": IsotropicSettings, "fmhct": FmhctSettings}
 
 
-def parse_settings(values: Mapping[str, Any], source: str) -> IsotropicSettings:
+def parse_settings(values: Mapping[str, Any], source: str) -> AnySettings:
     """Build the settings that a cache or a weight package names.
 
     Args:
@@ -111,7 +137,7 @@ def parse_settings(values: Mapping[str, Any], source: str) -> IsotropicSettings:
         ) from error
 
 
-def check_same_settings(expected: IsotropicSettings, found: IsotropicSettings, cache: Path, fix: str) -> None:
+def check_same_settings(expected: AnySettings, found: AnySettings, cache: Path, fix: str) -> None:
     """Check that a cache was made the way that weights expect their scans.
 
     Raises:
@@ -122,3 +148,18 @@ def check_same_settings(expected: IsotropicSettings, found: IsotropicSettings, c
         raise UsageError(
             f"the cache was made with other preprocessing than the weights expect ({'; '.join(changes)})", cache, fix
         )
+
+
+def require_hu(settings: AnySettings, cache: Path) -> IsotropicSettings:
+    """Return the settings of a cache whose volumes are HU on an even grid: what measures and pictures are made of.
+
+    Raises:
+        UsageError: when they are something else.
+    """
+    if isinstance(settings, IsotropicSettings):
+        return settings
+    raise UsageError(
+        f"the volumes of the preset {settings.preset} are display windows, not HU",
+        cache,
+        "name a cache of the same scans made with --preset isotropic",
+    )

@@ -20,7 +20,7 @@ from fmct.console.files import write_text_atomically
 from fmct.data.cache_folders import SAFE_SCAN_ID, SETTINGS_FILE, SUFFIX, preset_folder, volume_names, volume_path
 from fmct.data.cache_index import AFFINE_COLUMNS, SHAPE_COLUMNS, CacheIndex, index_row
 from fmct.data.nifti_writing import write_nifti
-from fmct.data.presets import IsotropicSettings, parse_settings
+from fmct.data.presets import AnySettings, parse_settings
 from fmct.data.rejection import REJECTS_COLUMNS, RejectCode
 from fmct.data.volume_file import StoredVolume, Voxels, check_volume, read_volume, write_volume
 from fmct.data.volume_file import Volume as Volume
@@ -37,7 +37,7 @@ class VolumeCache:
         settings: how the volumes were made.
     """
 
-    def __init__(self, folder: Path, settings: IsotropicSettings) -> None:
+    def __init__(self, folder: Path, settings: AnySettings) -> None:
         self.folder = folder
         self.settings = settings
         self._index: CacheIndex | None = None
@@ -46,7 +46,7 @@ class VolumeCache:
         return {**self.__dict__, "_index": None}
 
     @classmethod
-    def create(cls, root: str | Path, settings: IsotropicSettings) -> VolumeCache:
+    def create(cls, root: str | Path, settings: AnySettings) -> VolumeCache:
         """Open the folder of some settings under a cache's root, making it where it is missing."""
         folder = Path(root) / settings.folder_name()
         if not (folder / SETTINGS_FILE).exists():

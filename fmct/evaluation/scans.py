@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fmct.console.errors import FmctError
+from fmct.data.presets import require_hu
 from fmct.data.volumes import VolumeCache
 from fmct.evaluation.montage import montage
 from fmct.evaluation.run_folder import Run
@@ -49,6 +50,7 @@ def cache_pictures(path: Path, scans: int) -> CachePictures:
     pictures: list[tuple[str, bytes]] = []
     try:
         cache = VolumeCache.open(path)
+        require_hu(cache.settings, cache.folder)
         for scan_id in map(str, cache.index.index[:scans]):
             pictures.append((scan_id, montage({scan_id: cache.read(scan_id)}, titles=False)))
     except FmctError as error:

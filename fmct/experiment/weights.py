@@ -28,8 +28,10 @@ def initial_backbone(experiment: Experiment, data: ScanDataModule) -> Backbone:
     """Build the backbone, with the weights that the classifier starts from if it names any.
 
     Raises:
-        UsageError: when the weights were made for another architecture, other windows or other preprocessing.
+        UsageError: when the weights were made for another architecture, other windows or other preprocessing, or the
+            cache's volumes went through other windows than the experiment's.
     """
+    experiment.input.check_preprocessing(data.cache.settings)
     backbone = experiment.backbone.build(experiment.input.channels, experiment.input.voxels)
     weights = experiment.task.weights if isinstance(experiment.task, ClassifierConfig) else None
     if weights is None:

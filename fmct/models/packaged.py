@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from fmct.console.errors import UsageError, require_file
 from fmct.console.files import atomic_path, write_text_atomically
-from fmct.data.preprocessing import IsotropicSettings, preprocess_stack
+from fmct.data.presets import AnySettings
 from fmct.data.series import find_scans
-from fmct.data.volumes import Volume
+from fmct.data.volume_file import Volume, Voxels
+from fmct.data.volume_making import make_volume
 from fmct.experiment.config import Config
 from fmct.models.backbones import BackboneConfig
 from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
@@ -43,7 +44,9 @@ class PackageConfig(Config):
     steps: int = Field(description="optimizer steps that made the weights")
     backbone: BackboneConfig
     input: InputConfig
-    preprocessing: IsotropicSettings | None = Field(description="null: the weights' own preprocessing isn't known here")
+    preprocessing: Annotated[AnySettings, Field(discriminator="preset")] | None = Field(
+        description="null: the weights' own preprocessing isn't known here"
+    )
     head: Annotated[LinearHeadConfig | AttentiveHeadConfig, Field(discriminator="kind")] | None = None
     labels: tuple[str, ...] = ()
 
@@ -70,12 +73,12 @@ class PackagedModel(nn.Module):
         tokens: Tensor = self.backbone(x)
         return tokens
 
-    def features(self, hu: Tensor) -> Tensor:
-        """Embed preprocessed volumes: (B, 1, Z, Y, X) int16 HU -> CLS embeddings (B, D) float32."""
-        return self.tokens(self.config.input.whole(hu))[:, 0].float()
+    def features(self, volumes: Tensor) -> Tensor:
+        """Embed preprocessed volumes, as `InputConfig.view` takes them: (B, ...) -> CLS embeddings (B, D) float32."""
+        return self.tokens(self.config.input.whole(volumes))[:, 0].float()
 
-    def probabilities(self, hu: Tensor) -> Tensor:
-        """Classify preprocessed volumes: (B, 1, Z, Y, X) int16 HU -> (B, L) in [0, 1].
+    def probabilities(self, volumes: Tensor) -> Tensor:
+        """Classify preprocessed volumes, as `InputConfig.view` takes them: (B, ...) -> (B, L) in [0, 1].
 
         Raises:
             UsageError: when the package has no head.
@@ -86,7 +89,7 @@ class PackagedModel(nn.Module):
                 f"the package {self.config.name} ({self.config.task})",
                 "adapt them first: a classifier experiment with task.weights naming this package",
             )
-        return torch.sigmoid(self.head(self.tokens(self.config.input.whole(hu))).float())
+        return torch.sigmoid(self.head(self.tokens(self.config.input.whole(volumes))).float())
 
     def read(self, path: str | Path) -> Volume:
         """Read the one scan at a path and preprocess it as the weights expect.
@@ -102,10 +105,10 @@ class PackagedModel(nn.Module):
             raise UsageError(
                 f"expected one scan, found {found}", path, "name one series' folder or file; `fmct embed` takes many"
             )
-        return preprocess_stack(scans[0].load(), self.preprocessing, str(path))
+        return make_volume(scans[0].load(), self.preprocessing, str(path))
 
     @property
-    def preprocessing(self) -> IsotropicSettings:
+    def preprocessing(self) -> AnySettings:
         """The preprocessing that the weights expect.
 
         Raises:
@@ -121,9 +124,13 @@ class PackagedModel(nn.Module):
 
     def embed(self, path: str | Path) -> NDArray[np.float32]:
         """Embed a scan on disk: file -> preprocessing -> CLS embedding (D,) float32."""
-        hu = torch.from_numpy(self.read(path).voxels)[None, None]
-        embedding: NDArray[np.float32] = self.features(hu)[0].numpy()
+        embedding: NDArray[np.float32] = self.features(as_batch(self.read(path).voxels))[0].numpy()
         return embedding
+
+
+def as_batch(voxels: Voxels) -> Tensor:
+    """Return a volume's voxels, (Z, Y, X) or (C, Z, Y, X), as a batch of one scan, (1, C, Z, Y, X)."""
+    return torch.from_numpy(voxels).reshape(1, -1, *voxels.shape[-3:])
 
 
 def save_package(folder: Path, model: PackagedModel, card: str) -> Path:

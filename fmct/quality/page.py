@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fmct import __version__
 from fmct.console.errors import FmctError, UsageError
 from fmct.console.progress import track
+from fmct.data.presets import require_hu
 from fmct.data.volume_file import read_hu
 from fmct.data.volumes import VolumeCache
 from fmct.evaluation.templates import fill
@@ -124,7 +125,7 @@ def make_page(sources: Sources, montage: int, workers: int = 0) -> Quality:
         None if sources.manifest is None else map(str, sources.manifest["scan_id"]),
         sources.index_rejects,
     )
-    defaced = cache.settings.deface
+    defaced = require_hu(cache.settings, cache.folder).deface
     draw = RejectPictures(sources.root, faces=not defaced).draw
     rejected = by_code(rejects, "preprocessing", draw)
     if sources.index_rejects is not None:
@@ -180,9 +181,10 @@ def every_nth(scan_ids: Sequence[str], most: int) -> list[str]:
 def draw_scans(cache: VolumeCache, scan_ids: Sequence[str], draw: Draw) -> dict[str, Picture | str]:
     """Return pictures by scan_id; of a volume that can't be read, why not."""
     pictures: dict[str, Picture | str] = {}
+    spacing_mm = require_hu(cache.settings, cache.folder).spacing_mm
     for scan_id in track(list(dict.fromkeys(scan_ids)), "draw"):
         try:
-            pictures[scan_id] = draw(read_hu(cache.volume_path(scan_id)), cache.settings.spacing_mm, scan_id)
+            pictures[scan_id] = draw(read_hu(cache.volume_path(scan_id)), spacing_mm, scan_id)
         except FmctError as error:
             pictures[scan_id] = error.what
     return pictures

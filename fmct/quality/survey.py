@@ -18,6 +18,7 @@ import pandas as pd
 
 from fmct.console.errors import FmctError
 from fmct.console.progress import track
+from fmct.data.presets import require_hu
 from fmct.data.volume_file import read_hu
 from fmct.data.volumes import VolumeCache
 from fmct.quality.statistics import measure, nothing_measured
@@ -79,8 +80,9 @@ def figures_of(cache: VolumeCache, scan_ids: Sequence[str]) -> list[tuple[str, d
 
 def figures(cache: VolumeCache, scan_id: str) -> dict[str, Any]:
     """Measure one scan; `problem` says why it can't be."""
+    settings = require_hu(cache.settings, cache.folder)
     try:
         hu = read_hu(cache.volume_path(scan_id))
     except FmctError as error:
         return {**nothing_measured(), "problem": error.what}
-    return {**measure(hu, cache.settings.spacing_mm, cache.settings.hu_min), "problem": ""}
+    return {**measure(hu, settings.spacing_mm, settings.hu_min), "problem": ""}

@@ -1,10 +1,16 @@
-"""What a network sees of a scan: how many voxels, through which windows."""
+"""What a network sees of a scan: how many voxels, through which windows.
+
+A cache holds either HU, which are windowed here on the device, or windows already (preset `fmhct`), which pass through.
+B scans, C windows, Z, Y, X voxels.
+"""
 
 from __future__ import annotations
 
 from pydantic import Field
 from torch import Tensor
 
+from fmct.console.errors import UsageError
+from fmct.data.presets import AnySettings, FmhctSettings
 from fmct.experiment.config import Config
 from fmct.views.spatial import identity, sample
 from fmct.views.windows import BONE, BRAIN, SUBDURAL, Window, windows
@@ -23,26 +29,68 @@ class InputConfig(Config):
         """Number of input channels."""
         return len(self.windows)
 
-    def view(self, hu: Tensor, theta: Tensor, voxels: int | None = None) -> Tensor:
-        """Sample a view of each scan and window it.
+    def view(self, volumes: Tensor, theta: Tensor, voxels: int | None = None) -> Tensor:
+        """Sample a view of each scan, windowed.
 
         Args:
-            hu: (B, 1, Z, Y, X) int16, Hounsfield units.
+            volumes: (B, 1, Z, Y, X) int16 or float32, Hounsfield units; or (B, C, Z, Y, X) float16, windows already.
             theta: (B, 3, 4) affine maps.
             voxels: side of the view, if not the configured one.
 
         Returns:
             (B, C, voxels, voxels, voxels) float32 in [0, 1].
-        """
-        return windows(sample(hu, theta, voxels or self.voxels), self.windows)
 
-    def whole(self, hu: Tensor) -> Tensor:
+        Raises:
+            UsageError: when windowed volumes have another number of windows.
+        """
+        if not is_windowed(volumes):
+            return windows(sample(volumes, theta, voxels or self.voxels), self.windows)
+        self._check_channels(volumes)
+        return sample(volumes, theta, voxels or self.voxels, outside=0.0)
+
+    def whole(self, volumes: Tensor) -> Tensor:
         """Show the whole volume: what evaluation and embedding see, with nothing drawn at random.
 
         Args:
-            hu: (B, 1, Z, Y, X) int16, Hounsfield units.
+            volumes: as `view` takes them; windowed ones of the configured size keep every bit.
 
         Returns:
             (B, C, voxels, voxels, voxels) float32 in [0, 1].
+
+        Raises:
+            UsageError: as `view`.
         """
-        return self.view(hu, identity(len(hu)))
+        if is_windowed(volumes) and set(volumes.shape[2:]) == {self.voxels}:
+            self._check_channels(volumes)
+            return volumes.float()
+        return self.view(volumes, identity(len(volumes)))
+
+    def check_preprocessing(self, settings: AnySettings) -> None:
+        """Check that volumes which are windowed already went through these windows.
+
+        Raises:
+            UsageError: when they went through others.
+        """
+        here = tuple((window.level_hu, window.width_hu) for window in self.windows)
+        if isinstance(settings, FmhctSettings) and settings.windows_hu != here:
+            made, wanted = (
+                ", ".join(f"{level:g}/{width:g}" for level, width in some) for some in (settings.windows_hu, here)
+            )
+            raise UsageError(
+                f"the volumes were made with the windows {made}, and the network's are {wanted}",
+                f"the preset {settings.preset} and input.windows",
+                "set input.windows to the volumes' windows (level/width), in their order",
+            )
+
+    def _check_channels(self, volumes: Tensor) -> None:
+        if volumes.shape[1] != self.channels:
+            raise UsageError(
+                f"the volumes hold {volumes.shape[1]} windows, and the network takes {self.channels}",
+                "the volumes and input.windows",
+                "use a cache and weights made for each other",
+            )
+
+
+def is_windowed(volumes: Tensor) -> bool:
+    """Tell whether volumes are windows already: those are kept in half precision, HU never are."""
+    return volumes.is_floating_point() and volumes.itemsize == 2

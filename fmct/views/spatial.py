@@ -48,31 +48,32 @@ def identity(batch: int) -> Tensor:
     return torch.eye(3, 4).repeat(batch, 1, 1)
 
 
-def sample(hu: Tensor, theta: Tensor, voxels: int) -> Tensor:
-    """Sample views by trilinear interpolation; outside the volume is air.
+def sample(volumes: Tensor, theta: Tensor, voxels: int, outside: float = AIR_HU) -> Tensor:
+    """Sample views by trilinear interpolation.
 
     Where a view is at least twice as coarse as the volume, the volume is averaged first, so that no voxel is skipped.
 
     Args:
-        hu: (B, 1, Z, Y, X) int16 or float, Hounsfield units, cubic.
+        volumes: (B, C, Z, Y, X) int16 or float, Hounsfield units or windows, cubic.
         theta: (B, 3, 4) from `affine` or `identity`.
         voxels: side of the views.
+        outside: what lies outside the volume: air.
 
     Returns:
-        (B, 1, voxels, voxels, voxels) float32, Hounsfield units.
+        (B, C, voxels, voxels, voxels) float32, in the volumes' units.
     """
-    side = hu.shape[-1]
+    side = volumes.shape[-1]
     voxels_per_voxel = (theta[:, :, :3].norm(dim=1).amin(1) * side / voxels).tolist()
     factors = [averaging_factor(side, ratio) for ratio in voxels_per_voxel]
-    above_air = hu.float() - AIR_HU
-    theta = theta.to(hu.device)
+    above_air = volumes.float() - outside
+    theta = theta.to(volumes.device)
     if len(set(factors)) == 1:
-        return sample_averaged(above_air, theta, voxels, factors[0]) + AIR_HU
-    views = above_air.new_empty(len(hu), 1, voxels, voxels, voxels)
+        return sample_averaged(above_air, theta, voxels, factors[0]) + outside
+    views = above_air.new_empty(*volumes.shape[:2], voxels, voxels, voxels)
     for factor in set(factors):
-        rows = torch.tensor([f == factor for f in factors], device=hu.device)
+        rows = torch.tensor([f == factor for f in factors], device=volumes.device)
         views[rows] = sample_averaged(above_air[rows], theta[rows], voxels, factor)
-    return views + AIR_HU
+    return views + outside
 
 
 def averaging_factor(side: int, voxels_per_voxel: float) -> int:
@@ -81,7 +82,7 @@ def averaging_factor(side: int, voxels_per_voxel: float) -> int:
 
 
 def sample_averaged(above_air: Tensor, theta: Tensor, voxels: int, factor: int) -> Tensor:
-    """Average blocks of `factor`³ voxels, then sample: (B, 1, Z, Y, X) -> (B, 1, voxels, voxels, voxels)."""
+    """Average blocks of `factor`³ voxels, then sample: (B, C, Z, Y, X) -> (B, C, voxels, voxels, voxels)."""
     if factor > 1:
         above_air = F.avg_pool3d(above_air, factor)
     grid = F.affine_grid(theta, [len(theta), 1, voxels, voxels, voxels], align_corners=False)
