@@ -112,18 +112,19 @@ def predict(model: PackagedModel, dataset: ScanDataset, batch_size: int, workers
     Returns:
         One row per scan and label: scan_id, patient_id, label, target (NaN: unknown), probability, then what is known
         of the scan.
+
+    Raises:
+        FmctError: naming a scan that can't be read: a metric over fewer scans would be another metric.
     """
     import pandas as pd
     import torch
-    from torch.utils.data import DataLoader
 
     from fmct.console.progress import track
-    from fmct.data.datamodule import one_thread
+    from fmct.data.loader import scan_loader
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device)
-    loader: Any = DataLoader(dataset, batch_size=batch_size, num_workers=workers, worker_init_fn=one_thread)
-    batches = track(loader, f"evaluate {len(dataset)} scans, batches")
+    batches = track(scan_loader(dataset, batch_size, workers), f"evaluate {len(dataset)} scans, batches")
     with torch.inference_mode():
         parts = [model.probabilities(batch["hu"].to(device)).cpu() for batch in batches]
     probabilities = torch.cat(parts).double().numpy()

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
+import pandas as pd
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from fmct.callbacks.throughput import Throughput
 from fmct.console.command import exit_code
 from fmct.console.errors import ExitCode, UsageError
+from fmct.data.quarantine import QUARANTINE
 from fmct.evaluation.run_folder import read_environment
 from fmct.experiment.loading import as_record, load_experiment
 from fmct.experiment.runs import ENVIRONMENT, begin, run_folder, write_environment
@@ -99,12 +101,21 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
             steps=trainer.global_step,
             epochs=trainer.current_epoch,
             scans=len(data.train),
+            left_out=left_out(start.folder),
             seconds=round(time.monotonic() - started, 1),
             scans_per_second=round(throughput.scans_per_second, 2),
             processes=trainer.world_size,
         )
         say(f"done after {trainer.global_step} steps; weights in {start.folder / 'weights'}")
+        if left_out(start.folder):
+            say(f"{left_out(start.folder)} scans were left out, listed in {start.folder / QUARANTINE}")
     return start.folder
+
+
+def left_out(folder: Path) -> int:
+    """Return how many scans a run left out because they couldn't be read."""
+    file = folder / QUARANTINE
+    return len(pd.read_csv(file)) if file.exists() else 0
 
 
 @rank_zero_only
@@ -142,8 +153,8 @@ def run(arguments: Sequence[str]) -> ExitCode:
     if options.print_config:
         print(yaml.safe_dump(as_record(experiment), sort_keys=False, allow_unicode=True), end="")
         return ExitCode.DONE
-    fit(experiment, fresh=options.fresh)
-    return ExitCode.DONE
+    folder = fit(experiment, fresh=options.fresh)
+    return ExitCode.SOME_REJECTED if left_out(folder) else ExitCode.DONE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

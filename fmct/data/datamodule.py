@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import blosc2
 import lightning as L
+import numpy as np
 import pandas as pd
-import torch
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field
-from torch.utils.data import DataLoader
-from torch.utils.data.distributed import DistributedSampler
 
 from fmct.console.errors import UsageError
-from fmct.data.dataset import ScanDataset
+from fmct.data.dataset import Batch, ScanDataset
+from fmct.data.loader import ScanLoader, scan_loader
 from fmct.data.manifest import read_manifest
+from fmct.data.quarantine import QUARANTINE, Quarantine
+from fmct.data.sampling import Order, SamplingConfig, ShuffledSampling
+from fmct.data.sharding import Shard
+from fmct.data.shots import ShotsConfig
 from fmct.data.volumes import VolumeCache
 from fmct.experiment.config import Config
 
@@ -31,12 +36,25 @@ class DataConfig(Config):
     cache: Path = Field(description="cache folder that `fmct preprocess` wrote")
     batch_size: int = Field(gt=0, description="scans per device and batch")
     workers: int = Field(0, ge=0, description="loader processes per device; 0 loads in the training process")
+    prefetch_batches: int = Field(2, gt=0, description="batches that each loader process reads ahead")
     train_splits: tuple[Split, ...] = Field(("train",), min_length=1, description='"" stands for rows without a split')
     val_splits: tuple[Split, ...] = Field(("val",), description="empty: no validation")
     soft_labels: bool = Field(
         False, description="train on soft:NAME, the share of readers, where the manifest has it; validation stays hard"
     )
     sites: tuple[str, ...] | None = Field(None, min_length=1, description="only these sites; null: all")
+    sampling: SamplingConfig = Field(
+        ShuffledSampling(), description="shuffled: every scan once per epoch; balanced: positives as often as negatives"
+    )
+    shots: ShotsConfig | None = Field(
+        None, description="train on k positive and k negative patients of a label only; null: on all scans"
+    )
+    max_bad_scans: int = Field(
+        0,
+        ge=0,
+        description="training scans that may be left out because they can't be read, listed in the run's quarantine.csv"
+        "; one more stops the run. Validation leaves none out",
+    )
 
     def build(self, labels: Sequence[str], seed: int) -> ScanDataModule:
         """Build the DataModule for some labels."""
@@ -44,7 +62,11 @@ class DataConfig(Config):
 
 
 class ScanDataModule(L.LightningDataModule):
-    """Shuffled anew in every epoch, sharded over ranks, the same for any number of workers."""
+    """Feeds the scans of a manifest: sharded over ranks, the same for any number of workers.
+
+    Attributes:
+        least: scans that a training batch can't do without: the batch norm of a classifier's head needs two.
+    """
 
     train: ScanDataset
     val: ScanDataset | None
@@ -54,11 +76,13 @@ class ScanDataModule(L.LightningDataModule):
         self.config = config
         self.labels = tuple(labels)
         self.seed = seed
+        self.least = 2 if labels else 1
         self.cache = VolumeCache.open(config.cache)
         frame = read_manifest(config.manifest)
         if config.sites is not None:
             frame = self._of_sites(frame, config.sites)
-        self.train = self._dataset(frame, config.train_splits, config.soft_labels)
+        self.train = self._dataset(frame, config.train_splits, config.soft_labels, config.shots)
+        self.order = config.sampling.build(self.train.targets, self.labels, seed)
         has_val = bool(frame["split"].isin(config.val_splits).any()) if config.val_splits else False
         self.val = self._dataset(frame, config.val_splits) if has_val else None
         self._check_shapes()
@@ -73,7 +97,9 @@ class ScanDataModule(L.LightningDataModule):
             )
         return frame[frame["site"].isin(sites)]
 
-    def _dataset(self, frame: pd.DataFrame, splits: Sequence[str], soft: bool = False) -> ScanDataset:
+    def _dataset(
+        self, frame: pd.DataFrame, splits: Sequence[str], soft: bool = False, shots: ShotsConfig | None = None
+    ) -> ScanDataset:
         chosen = frame[frame["split"].isin(splits)]
         if chosen.empty:
             counts = ", ".join(f"{name or '(empty)'}: {n}" for name, n in frame["split"].value_counts().items())
@@ -83,68 +109,80 @@ class ScanDataModule(L.LightningDataModule):
                 self.config.manifest,
                 "assign splits with `fmct split`, or change data.train_splits / data.val_splits",
             )
-        return ScanDataset(cached_rows(chosen, self.cache, self.config.manifest), self.cache, self.labels, soft)
+        rows = cached_rows(chosen, self.cache, self.config.manifest)
+        rows = shots.choose(rows, self.config.manifest) if shots else rows
+        return ScanDataset(rows, self.cache, self.labels, soft)
 
     def _check_shapes(self) -> None:
         ids = [scan_id for data in (self.train, self.val) if data for scan_id in data.scan_ids]
-        shapes = self.cache.shapes_zyx(ids)
-        if len(shapes) > 1 or len(set(next(iter(shapes)))) > 1:
+        shapes = sorted(self.cache.shapes_zyx(ids))
+        if len(shapes) > 1 or len(set(shapes[0])) > 1:
             raise UsageError(
-                f"volumes must all be cubes of one size; here are {sorted(shapes)[:4]}",
+                f"volumes must all be cubes of one size; here are {', '.join(map(str, shapes[:4]))}",
                 self.cache.folder,
                 "preprocess with a head crop and --shape-voxels, into a new cache",
             )
 
     def training_batches(self, world_size: int) -> int:
         """Batches per rank in one epoch."""
-        if self._drops_last(world_size):
-            return len(self.train) // world_size // self.config.batch_size
-        return math.ceil(math.ceil(len(self.train) / world_size) / self.config.batch_size)
+        return Shard(self.order, self.config.batch_size, world_size=world_size).batches
 
-    def _drops_last(self, world_size: int) -> bool:
-        return len(self.train) >= self.config.batch_size * world_size
+    def train_dataloader(self) -> ScanLoader:
+        """Batches in the order of the epoch that is due; an incomplete last one is dropped unless it is the only one.
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Shuffled batches; an incomplete last one is dropped unless it is the only one."""
+        Raises:
+            UsageError: when the scans are too few for this many processes.
+        """
         world_size, rank = self._world()
-        drop_last = self._drops_last(world_size)
-        sampler: DistributedSampler[dict[str, Any]] = DistributedSampler(
-            self.train, num_replicas=world_size, rank=rank, shuffle=True, seed=self.seed, drop_last=drop_last
-        )
-        return self._loader(self.train, sampler, drop_last)
+        shard = Shard(self.order, self.config.batch_size, rank, world_size)
+        if shard.smallest_batch < self.least:
+            raise UsageError(
+                f"{self.order.draws} training scans on {world_size} devices leave a batch of one, and the classifier's "
+                "batch norm needs two",
+                self.config.manifest,
+                "use fewer devices, or add scans to data.train_splits",
+            )
+        if self.trainer:
+            progress: Any = self.trainer.fit_loop.epoch_progress.current
+            shard.set_epoch(progress.processed)
+        return self._loader(self.train, shard, self.config.max_bad_scans)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
-        """Batches in the manifest's order; over ranks some scans come twice, which tasks undo by `index`."""
+    def val_dataloader(self) -> ScanLoader | list[Any]:
+        """Batches in the manifest's order; over ranks some scans come twice, which tasks undo by `index`.
+
+        A scan that can't be read stops the run, whatever `max_bad_scans`: a metric over fewer scans is another metric.
+        """
         if self.val is None:
             return []
         world_size, rank = self._world()
-        sampler: DistributedSampler[dict[str, Any]] = DistributedSampler(
-            self.val, num_replicas=world_size, rank=rank, shuffle=False, drop_last=False
-        )
-        return self._loader(self.val, sampler, drop_last=False)
+        scans = len(self.val)
+        order = Order(scans, lambda _: np.arange(scans))
+        return self._loader(self.val, Shard(order, self.config.batch_size, rank, world_size, keep_all=True), 0)
 
     def _world(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
-    def _loader(
-        self, data: ScanDataset, sampler: DistributedSampler[dict[str, Any]], drop_last: bool
-    ) -> DataLoader[dict[str, Any]]:
-        return DataLoader(
+    def _loader(self, data: ScanDataset, shard: Shard, max_bad_scans: int) -> ScanLoader:
+        device = self.trainer.strategy.root_device if self.trainer else None
+        loader = scan_loader(
             data,
-            batch_size=self.config.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.config.workers,
-            persistent_workers=self.config.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=one_thread,
+            self.config.batch_size,
+            self.config.workers,
+            shard=shard,
+            prefetch_batches=self.config.prefetch_batches,
+            pin_memory=device is not None and device.type == "cuda",
+            seed=self.seed,
         )
+        if self.trainer:
+            file = Path(self.trainer.default_root_dir) / QUARANTINE
+            together = device if shard.world_size > 1 else None
+            quarantine = Quarantine(file, max_bad_scans, self.least, shard.rank, together)
+            loader.admit = partial(self._admit, quarantine)
+        return loader
 
-
-def one_thread(_worker: int) -> None:
-    """Keep a loader process to one thread: there is one process per core already."""
-    blosc2.set_nthreads(1)
-    torch.set_num_threads(1)
+    def _admit(self, quarantine: Quarantine, batch: Batch) -> Batch:
+        assert self.trainer is not None
+        return quarantine.admit(batch, self.trainer.current_epoch, self.trainer.global_step)
 
 
 def cached_rows(frame: pd.DataFrame, cache: VolumeCache, manifest: Path) -> pd.DataFrame:
@@ -155,8 +193,8 @@ def cached_rows(frame: pd.DataFrame, cache: VolumeCache, manifest: Path) -> pd.D
     Raises:
         UsageError: when a scan is neither in the cache nor among its rejects, or nothing is left.
     """
-    inside = frame["scan_id"].isin(cache.index.index)
-    rejected = frame["scan_id"].isin(cache.rejected_ids())
+    inside = is_among(frame["scan_id"], cache.index.index)
+    rejected = is_among(frame["scan_id"], sorted(cache.rejected_ids()))
     missing = frame[~inside & ~rejected]
     fix = f"run `fmct preprocess {manifest} --cache {cache.folder.parent}`"
     if len(missing):
@@ -168,3 +206,10 @@ def cached_rows(frame: pd.DataFrame, cache: VolumeCache, manifest: Path) -> pd.D
     if not inside.any():
         raise UsageError(f"all {len(frame)} scans were rejected by preprocessing", cache.folder / "rejects.csv", fix)
     return frame[inside]
+
+
+def is_among(names: Any, known: Any) -> NDArray[np.bool_]:
+    """Say for each name whether it is known: (N,). In Arrow, since pandas takes seconds over a hundred thousand."""
+    text = pa.large_string()
+    found = pc.is_in(pa.array(names, text), value_set=pa.array(known, text))
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)

@@ -1,27 +1,41 @@
-"""Scans of a manifest, read from the cache: int16 HU and known labels, nothing decided yet.
+"""Scans of a manifest, read from the cache: voxels and known labels, nothing decided yet.
 
-L labels; Z, Y, X voxels.
+B scans of a batch, L labels; C, Z, Y, X channels and voxels.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
 
-from fmct.console.errors import UsageError, nearest
+from fmct.console.errors import FmctError, UsageError, nearest
 from fmct.data.labels.source import SOFT_PREFIX, shares
 from fmct.data.manifest import LABEL_PREFIX, label_names
+from fmct.data.quarantine import Unread
+from fmct.data.sharding import Draw
+from fmct.data.volume_file import Voxels, read_volume
 from fmct.data.volumes import VolumeCache
 
+Batch = dict[str, Any]
 
-class ScanDataset(Dataset[dict[str, Any]]):
+SECONDS_BEFORE_RETRY = 0.2
+
+
+class ScanDataset(Dataset[Batch]):
     """One item per row of a manifest.
+
+    What its processes look at for each item is in arrays: a list of a hundred thousand names would slowly be copied
+    into every loader process, since looking at a Python object writes to it.
 
     Args:
         frame: rows of a manifest.
@@ -38,7 +52,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
         self.frame = frame.reset_index(drop=True)
         self.cache = cache
         self.labels = tuple(labels)
-        self.scan_ids: list[str] = self.frame["scan_id"].tolist()
+        self.names = pa.array(self.frame["scan_id"], pa.large_string())
         known = label_names(frame)
         for label in labels:
             if label not in known:
@@ -60,22 +74,106 @@ class ScanDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.frame)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return `hu` (1, Z, Y, X) int16, `index`, `scan_id` and `target` (L,), 0 to 1 with NaN where unknown.
+    @property
+    def scan_ids(self) -> list[str]:
+        """The scans' names, by row."""
+        names: list[str] = self.names.to_pylist()
+        return names
 
-        Volumes that are windowed already (preset `fmhct`) stand in `hu` as (C, Z, Y, X) float16.
+    def __getitem__(self, draw: int | Draw) -> Batch:
+        """Return one scan.
+
+        Args:
+            draw: the row, alone or with the epoch and how often it was drawn before in it.
+
+        Returns:
+            `hu` (1, Z, Y, X) int16 or (C, Z, Y, X) float16, as the cache holds it; `draw`; `index`, its row; `scan_id`;
+            and `target` (L,), 0 to 1 with NaN where unknown.
 
         Raises:
-            FmctError: naming the scan, when its volume is missing or broken. Nothing is ever put in its place.
+            FmctError: naming the file, when the volume is missing or broken at the second try too. Nothing is ever put
+                in its place.
         """
-        scan_id = self.scan_ids[index]
-        voxels = self.cache.read(scan_id)
+        draw = draw if isinstance(draw, Draw) else Draw(int(draw))
+        scan_id = self._name(draw)
         return {
-            "hu": torch.from_numpy(voxels).reshape(-1, *voxels.shape[-3:]),
-            "index": index,
+            "hu": torch.from_numpy(self._voxels(scan_id)),
+            "draw": draw,
+            "index": draw.row,
             "scan_id": scan_id,
-            "target": torch.from_numpy(self.targets[index]),
+            "target": torch.from_numpy(self.targets[draw.row]),
         }
+
+    def __getitems__(self, draws: Sequence[int | Draw]) -> Batch:
+        """Return a batch, for loaders. Each volume is copied into it while it is still in the processor's cache.
+
+        Args:
+            draws: what to read.
+
+        Returns:
+            For the B scans that were read: `hu` (B, 1, Z, Y, X) int16 or (B, C, Z, Y, X) float16, `index` (B,) int64,
+            `target` (B, L) float32, and the lists `scan_id` and `draws`. `unread` lists the others, as `Unread`.
+        """
+        read: list[Draw] = []
+        unread: list[Unread] = []
+        hu = torch.empty(0)
+        for draw in draws:
+            draw = draw if isinstance(draw, Draw) else Draw(int(draw))
+            try:
+                voxels = torch.from_numpy(self._voxels(self._name(draw)))
+                if not read:
+                    hu = empty_batch(len(draws), voxels)
+                check_shape(voxels, hu[0], self.cache.volume_path(self._name(draw)))
+            except FmctError as error:
+                unread.append(Unread(self._name(draw), error.where, error.what, error.fix))
+                continue
+            hu[len(read)] = voxels
+            read.append(draw)
+        rows = [draw.row for draw in read]
+        return {
+            "hu": hu[: len(read)],
+            "index": torch.tensor(rows, dtype=torch.int64),
+            "target": torch.from_numpy(self.targets[rows]),
+            "scan_id": [self._name(draw) for draw in read],
+            "draws": read,
+            "unread": unread,
+        }
+
+    def _name(self, draw: Draw) -> str:
+        name: str = self.names[draw.row].as_py()
+        return name
+
+    def _voxels(self, scan_id: str) -> Voxels:
+        path = self.cache.volume_path(scan_id)
+        try:
+            voxels = read_volume(path)
+        except FmctError:  # a network file system may have been slow to answer
+            time.sleep(SECONDS_BEFORE_RETRY)
+            voxels = read_volume(path)
+        return voxels if voxels.ndim == 4 else voxels[np.newaxis]
+
+
+def empty_batch(scans: int, like: Tensor) -> Tensor:
+    """Return room for volumes, (scans, *like.shape), in memory that a loader process shares with the one it feeds."""
+    shape = (scans, *like.shape)
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=like.dtype)
+    storage = torch.UntypedStorage._new_shared(scans * like.nbytes, device="cpu")  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=like.dtype).set_(storage).view(shape)
+
+
+def check_shape(voxels: Tensor, other: Tensor, path: Path) -> None:
+    """Check that a volume has the shape and type of another one of its batch.
+
+    Raises:
+        FmctError: when it hasn't.
+    """
+    if voxels.shape != other.shape or voxels.dtype != other.dtype:
+        raise FmctError(
+            f"the cached volume is {tuple(voxels.shape)} {voxels.dtype}, others are {tuple(other.shape)} {other.dtype}",
+            path,
+            "delete it, and run `fmct preprocess` again: it makes what lacks",
+        )
 
 
 def with_shares(

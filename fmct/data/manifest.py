@@ -144,11 +144,11 @@ def number_column(frame: pd.DataFrame, name: str, path: Path) -> pd.Series[float
     if name not in frame.columns:
         return pd.Series(np.full(len(frame), np.nan))
     column = frame[name].reset_index(drop=True)
-    numbers = pd.to_numeric(column.replace("", None), errors="coerce").astype("float64")
-    bad = numbers.isna() & column.notna() & (column.astype("str").str.strip() != "")
-    bad &= column.astype("str").str.lower() != "nan"
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
+    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    doubtful = np.flatnonzero((numbers.isna() & column.notna()).to_numpy())
+    bad = doubtful[~column.iloc[doubtful].astype("str").str.strip().str.lower().isin(["", "nan"]).to_numpy()]
+    if len(bad):
+        row = int(bad[0])
         raise UsageError(
             f"{name} is {column.iloc[row]!r}, not a number", f"{path}, {row_name(frame, row)}", "mend or empty it"
         )

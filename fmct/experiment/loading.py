@@ -83,7 +83,7 @@ def check_yaml(path: Path) -> None:
 def value_error(error: ValidationError, where: str) -> UsageError:
     """Turn pydantic's complaints about the configuration into one UsageError, the first complaint first."""
     errors = error.errors()
-    kinds = {"mae", "dino", "classifier", "linear", "attentive"}
+    kinds = {"mae", "dino", "classifier", "linear", "attentive", "shuffled", "balanced"}
 
     def key_of(loc: Iterable[str | int]) -> str:
         parts = [str(part) for part in loc]
@@ -121,6 +121,29 @@ def as_record(experiment: Experiment) -> dict[str, Any]:
     """Return an experiment as plain values, the way YAML and checkpoints hold it."""
     record: dict[str, Any] = experiment.model_dump(mode="json")
     return record
+
+
+def completed(record: dict[str, Any]) -> dict[str, Any]:
+    """Add to an older run's record the keys that have come since, with their defaults, which change nothing.
+
+    Args:
+        record: as `as_record` gave it, maybe of an earlier version.
+
+    Returns:
+        The record with every key of today; as it is, when it holds one that is no more.
+    """
+
+    class Recorded(Experiment):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    try:
+        return as_record(Recorded(**record))
+    except ValidationError:
+        return record
 
 
 def digest(record: dict[str, Any]) -> str:

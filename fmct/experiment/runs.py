@@ -2,7 +2,8 @@
 
 RUN/experiment.yaml   the whole configuration, every default written out
 RUN/environment.json  versions, device, git revision, how far the run came
-RUN/checkpoints/      last.ckpt and the newest step*.ckpt
+RUN/checkpoints/      the newest step*.ckpt, and last.ckpt, a link to it
+RUN/quarantine.csv    scans that training left out because they couldn't be read, if there are any
 RUN/tb/  metrics.csv  pictures/  weights/  evaluations/
 """
 
@@ -24,7 +25,7 @@ from fmct import __version__
 from fmct.console.errors import UsageError, require_file
 from fmct.console.files import write_text_atomically
 from fmct.experiment.config import differences
-from fmct.experiment.loading import as_record, digest
+from fmct.experiment.loading import as_record, completed, digest
 from fmct.experiment.schema import Experiment
 
 EXPERIMENT, ENVIRONMENT, LAST = "experiment.yaml", "environment.json", "checkpoints/last.ckpt"
@@ -42,8 +43,9 @@ class Start:
 def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     """Make the run's folder, or find the checkpoint to go on from.
 
-    A run goes on when the configuration is the same. `fresh` sets the old folder aside, under a numbered name; so does
-    another configuration where the old run never came to a checkpoint.
+    A run goes on when the configuration is the same; keys that are younger than the run count as their defaults.
+    `fresh` sets the old folder aside, under a numbered name; so does another configuration where the old run never came
+    to a checkpoint.
 
     Args:
         experiment: what is to run.
@@ -55,7 +57,7 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     """
     folder = run_folder(experiment)
     record = as_record(experiment)
-    changes = differences(read_record(folder), record) if (folder / EXPERIMENT).exists() else []
+    changes = differences(completed(read_record(folder)), record) if (folder / EXPERIMENT).exists() else []
     if fresh or (changes and not (folder / LAST).exists()):
         if first_process and folder.exists():
             set_aside(folder)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fmct.data.datamodule import DataConfig
+from fmct.data.sampling import BalancedSampling
 from fmct.experiment.optim import OptimizerConfig
 from fmct.experiment.trainer import TrainerConfig
 from fmct.models.backbones import BackboneConfig
@@ -66,6 +67,28 @@ class Experiment(BaseSettings):
     def _soft_labels_need_labels(self) -> Experiment:
         if self.data.soft_labels and not self.labels:
             raise ValueError("data.soft_labels is for the classifier: a pretext task learns no labels")
+        return self
+
+    @model_validator(mode="after")
+    def _sampling_needs_labels(self) -> Experiment:
+        sampling, shots = self.data.sampling, self.data.shots
+        named = [("data.shots.label", shots.label)] if shots else []
+        if isinstance(sampling, BalancedSampling):
+            named += [("data.sampling.labels", name) for name in sampling.labels or ()]
+            if not self.labels:
+                raise ValueError("data.sampling balanced is for the classifier: a pretext task learns no labels")
+            if isinstance(self.task, ClassifierConfig) and self.task.balance != "none":
+                raise ValueError("data.sampling balanced and task.balance would both make up for rare labels: use one")
+        for key, name in named:
+            if name not in self.labels:
+                raise ValueError(f"{key} {name} isn't among the labels the task learns: {', '.join(self.labels)}")
+        return self
+
+    @model_validator(mode="after")
+    def _bad_scans_leave_a_batch(self) -> Experiment:
+        least = 2 if self.labels else 1
+        if self.data.max_bad_scans and self.data.batch_size <= least:
+            raise ValueError(f"data.max_bad_scans needs data.batch_size of at least {least + 1}: nothing would be left")
         return self
 
     @property

@@ -8,7 +8,7 @@ from typing import Literal
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import Field, model_validator
 from rich.console import Console
@@ -16,8 +16,10 @@ from rich.console import Console
 from fmct.callbacks.nan_guard import NanGuard
 from fmct.callbacks.pictures import Pictures
 from fmct.callbacks.plain_progress import PlainProgress
+from fmct.callbacks.step_limit import StepLimit
 from fmct.callbacks.throughput import Throughput
 from fmct.console.errors import UsageError
+from fmct.experiment.checkpoints import Checkpoints
 from fmct.experiment.config import Config
 from fmct.experiment.metrics_table import MetricsTable
 
@@ -39,6 +41,9 @@ class TrainerConfig(Config):
     clip_norm: float | None = Field(None, gt=0, description="greatest norm of the whole gradient")
     validate_every_epochs: int = Field(1, gt=0)
     checkpoint_every_epochs: int = Field(1, gt=0)
+    checkpoint_every_steps: int = Field(
+        0, ge=0, description="also within epochs, so many optimizer steps apart, for epochs of hours; 0: none"
+    )
     pictures_every_steps: int = Field(500, ge=0, description="reconstructions and views; 0 draws none")
     log_every_steps: int = Field(10, gt=0)
     deterministic: bool = Field(False, description="refuse operations that aren't reproducible bit for bit")
@@ -59,19 +64,13 @@ class TrainerConfig(Config):
         torch.set_float32_matmul_precision(self.matmul_precision)
         on_terminal = Console().is_terminal
         callbacks: list[Callback] = [
-            ModelCheckpoint(
-                dirpath=folder / "checkpoints",
-                filename="step{step:07d}",
-                auto_insert_metric_name=False,
-                every_n_epochs=self.checkpoint_every_epochs,
-                save_top_k=1,
-                save_last=True,
-                save_on_train_epoch_end=True,
-            ),
+            Checkpoints(folder / "checkpoints", self.checkpoint_every_epochs, self.checkpoint_every_steps),
             Throughput(),
             NanGuard(),
             RichProgressBar(leave=True) if on_terminal else PlainProgress(),
         ]
+        if self.max_steps is not None:
+            callbacks.append(StepLimit(self.max_steps))
         if self.pictures_every_steps:
             callbacks.append(Pictures(folder / "pictures", self.pictures_every_steps))
         try:
@@ -82,7 +81,6 @@ class TrainerConfig(Config):
                 strategy=self.strategy,
                 precision=self.precision,
                 max_epochs=self.max_epochs or -1,
-                max_steps=self.max_steps or -1,
                 accumulate_grad_batches=self.accumulate_batches,
                 gradient_clip_val=self.clip_norm,
                 check_val_every_n_epoch=self.validate_every_epochs,

@@ -1,7 +1,8 @@
 """What every task shares: views made on the device, optimizer and schedule by step, packaging.
 
 B scans in a batch. A batch from the loader holds `hu` (B, 1, Z, Y, X) int16, `index` (B,) int64 – the scan's row in the
-data set – and `scan_id`, a list of B names.
+data set – and lists of B: `scan_id`, the names, and `draws`, which say in what epoch each was drawn and how often
+before in the same one.
 """
 
 from __future__ import annotations
@@ -69,12 +70,12 @@ class Task(L.LightningModule):
         return self.whole_view(batch)
 
     def generators(self, batch: Batch) -> list[np.random.Generator]:
-        """Return one random generator per scan, set by seed, epoch and scan alone.
+        """Return one random generator per scan, set by seed, epoch, scan and, where it came before, how often.
 
         So a scan's views are the same whatever its batch mates, the number of workers or devices, and after a resume.
         """
-        indices = batch["index"].tolist()
-        return [np.random.default_rng([self.setting.seed, self.current_epoch, index]) for index in indices]
+        seed = self.setting.seed
+        return [np.random.default_rng([seed, draw.epoch, draw.row, draw.repeat]) for draw in batch["draws"]]
 
     def configure_optimizers(self) -> Any:
         """Build AdamW and its schedule over all optimizer steps of the run."""
@@ -97,8 +98,9 @@ class Task(L.LightningModule):
         limits = []
         if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
             limits.append(self.trainer.max_epochs * self.steps_per_epoch)
-        if self.trainer.max_steps > 0:
-            limits.append(self.trainer.max_steps)
+        max_steps = self.setting.record["trainer"]["max_steps"]
+        if max_steps is not None:
+            limits.append(max_steps)
         return min(limits)
 
     def configure_gradient_clipping(
@@ -130,7 +132,12 @@ class Task(L.LightningModule):
                 group["weight_decay"] = decay
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Log the learning rate of the step to come."""
+        """Set what is drawn within the network (drop path) by seed, batch and rank alone; log the learning rate.
+
+        So a run that is resumed within an epoch draws as it would have, and ranks draw apart.
+        """
+        own = np.random.SeedSequence([self.setting.seed, batch["draws"][0].epoch, batch_idx, self.global_rank])
+        torch.manual_seed(int(own.generate_state(1)[0]))
         optimizer: Any = self.trainer.optimizers[0]
         self.log("train/lr", max(group["lr"] for group in optimizer.param_groups))
 

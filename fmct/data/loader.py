@@ -1,0 +1,97 @@
+"""The loader: from draws to batches, in worker processes, resumable within an epoch."""
+
+from __future__ import annotations
+
+import gc
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import blosc2
+import numpy as np
+import torch
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from fmct.data.dataset import Batch, ScanDataset
+from fmct.data.quarantine import refuse
+from fmct.data.sharding import Shard
+
+
+class ScanLoader(StatefulDataLoader):  # type: ignore[misc]
+    """Batches of scans. Its state, saved in checkpoints, is the epoch and the place in it of the batch given out last.
+
+    Attributes:
+        admit: looks at every batch, in the training process, for scans that could not be read.
+    """
+
+    admit: Callable[[Batch], Batch] = staticmethod(refuse)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Start the workers, and return their batches as `admit` lets them through."""
+        return map(self.admit, super().__iter__())
+
+
+def scan_loader(
+    data: ScanDataset,
+    batch_size: int,
+    workers: int,
+    *,
+    shard: Shard | None = None,
+    prefetch_batches: int = 2,
+    pin_memory: bool = False,
+    seed: int = 0,
+) -> ScanLoader:
+    """Build a loader.
+
+    Args:
+        data: the scans.
+        batch_size: scans per batch.
+        workers: processes; 0 loads in this one.
+        shard: which scans, in which order; None: all, in the data set's order.
+        prefetch_batches: batches that each worker reads ahead.
+        pin_memory: put batches where a GPU can fetch them.
+        seed: of the workers' random numbers, of which reading a scan draws none.
+
+    Returns:
+        Its batches are those of `ScanDataset.__getitems__`, without `unread`.
+    """
+    rank = shard.rank if shard else 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # between torchdata and torch
+        return ScanLoader(
+            data,
+            batch_size=batch_size,
+            sampler=shard,
+            num_workers=workers,
+            collate_fn=as_is,
+            pin_memory=pin_memory,
+            worker_init_fn=partial(start_worker, seed, rank),
+            generator=torch.Generator().manual_seed(seed),
+            prefetch_factor=prefetch_batches if workers else None,
+            persistent_workers=workers > 0,
+        )
+
+
+def as_is(batch: Batch) -> Batch:
+    """Return a batch as the data set made it."""
+    return batch
+
+
+def start_worker(seed: int, rank: int, worker: int) -> None:
+    """Prepare a loader process: one thread, since there is a process per core, and random numbers of its own.
+
+    What it inherits is kept from garbage collection, which would write to all of it and so copy it.
+
+    Args:
+        seed: of the run.
+        rank: of the training process.
+        worker: number of the loader process.
+    """
+    gc.freeze()
+    blosc2.set_nthreads(1)
+    torch.set_num_threads(1)
+    own = int(np.random.SeedSequence([seed, rank, worker]).generate_state(1)[0])
+    torch.manual_seed(own)
+    np.random.seed(own)  # noqa: NPY002 - for libraries that draw from NumPy's global state
+    random.seed(own)
