@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
 
 
-def footprint_weights(knots_mm: Floats, centers_mm: Floats, width_mm: float) -> NDArray[np.float32]:
-    """Return the matrix from samples to voxel means.
+def footprint_bands(knots_mm: Floats, centers_mm: Floats, width_mm: float) -> csr_array:
+    """Return the matrix from samples to voxel means, as the few samples that each voxel needs.
 
     Args:
         knots_mm: (K,) positions of the samples, increasing or decreasing, K >= 2.
@@ -23,26 +24,41 @@ def footprint_weights(knots_mm: Floats, centers_mm: Floats, width_mm: float) -> 
         width_mm: extent of a voxel.
 
     Returns:
-        (N, K) float32. A row sums to the share of the voxel in which the function is defined: 1 inside, 0 outside.
+        (N, K) float32, sparse, as many entries in each row, in the order of increasing positions. A row sums to the
+        share of the voxel in which the function is defined: 1 inside, 0 outside.
     """
     if knots_mm[0] > knots_mm[-1]:
-        return footprint_weights(knots_mm[::-1], centers_mm, width_mm)[:, ::-1]
-    low, high = centers_mm[:, None] - width_mm / 2, centers_mm[:, None] + width_mm / 2
-    gaps = np.diff(knots_mm)
-    overlap, middle = overlap_and_middle(low, high, knots_mm[:-1], knots_mm[1:])
-    to_upper = overlap * (middle - knots_mm[:-1]) / gaps  # exact: the midpoint rule integrates linear functions
-    weights = np.zeros((len(centers_mm), len(knots_mm)))
+        return reversed_columns(footprint_bands(knots_mm[::-1], centers_mm, width_mm))
+    last = len(knots_mm) - 1
+    first_gap, last_gap = knots_mm[1] - knots_mm[0], knots_mm[-1] - knots_mm[-2]
+    edges = np.concatenate([[knots_mm[0] - first_gap / 2], knots_mm, [knots_mm[-1] + last_gap / 2]])
+    low, high = centers_mm - width_mm / 2, centers_mm + width_mm / 2
+    start = np.clip(np.searchsorted(edges, low, side="right") - 1, 0, last + 1)
+    end = np.searchsorted(edges, high, side="left")
+    intervals = start[:, None] + np.arange(max(int((end - start).max()), 1))  # between edges i and i + 1
+    known = np.minimum(intervals, last + 1)
+    left, right = np.maximum(low[:, None], edges[known]), np.minimum(high[:, None], edges[known + 1])
+    overlap = np.where(intervals == known, np.maximum(right - left, 0.0), 0.0)
+    # exact: the midpoint rule integrates linear functions
+    to_upper = overlap * ((left + right) / 2 - edges[known]) / (edges[known + 1] - edges[known])
+    weights = np.zeros((len(centers_mm), intervals.shape[1] + 1))
     weights[:, :-1] += overlap - to_upper
     weights[:, 1:] += to_upper
-    weights[:, 0] += overlap_and_middle(low, high, knots_mm[:1] - gaps[0] / 2, knots_mm[:1])[0][:, 0]
-    weights[:, -1] += overlap_and_middle(low, high, knots_mm[-1:], knots_mm[-1:] + gaps[-1] / 2)[0][:, 0]
-    return (weights / width_mm).astype(np.float32)
+    columns = np.clip(start[:, None] - 1 + np.arange(weights.shape[1]), 0, last)
+    rows = np.arange(len(centers_mm) + 1) * weights.shape[1]
+    entries = (weights / width_mm).astype(np.float32).ravel()
+    return csr_array((entries, columns.ravel(), rows), shape=(len(centers_mm), last + 1))
 
 
-def overlap_and_middle(low: Floats, high: Floats, start: Floats, end: Floats) -> tuple[Floats, Floats]:
-    """Return length and middle of the overlap of voxels [low, high] (N, 1) and intervals [start, end] (M,): (N, M)."""
-    left, right = np.maximum(low, start), np.minimum(high, end)
-    return np.maximum(right - left, 0.0), (left + right) / 2
+def footprint_weights(knots_mm: Floats, centers_mm: Floats, width_mm: float) -> NDArray[np.float32]:
+    """Return the same as a dense matrix (N, K)."""
+    dense: NDArray[np.float32] = footprint_bands(knots_mm, centers_mm, width_mm).toarray()
+    return dense
+
+
+def reversed_columns(bands: csr_array) -> csr_array:
+    """Return the matrix for samples in reverse order; sums are still taken in the order as before."""
+    return csr_array((bands.data, bands.shape[1] - 1 - bands.indices, bands.indptr), shape=bands.shape)
 
 
 def bracket(coordinates: Floats, knots: Floats) -> tuple[NDArray[np.intp], Floats, NDArray[np.bool_]]:
@@ -67,3 +83,28 @@ def bracket_even(coordinates: Floats, count: int) -> tuple[NDArray[np.intp], Flo
     lower = np.clip(np.floor(coordinates), 0, count - 2).astype(np.intp)
     weight = np.clip(coordinates - lower, 0.0, 1.0)
     return lower, weight, (coordinates >= -0.5) & (coordinates <= count - 0.5)
+
+
+def even_footprint(coordinates: Floats, width: float, count: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return the weights of samples at 0, 1, ... count - 1 in means of their linear interpolant over short intervals.
+
+    The weight of a sample is the hat function around it, integrated over the interval.
+
+    Args:
+        coordinates: (...) middles of the intervals.
+        width: their length.
+        count: how many samples there are.
+
+    Returns:
+        Weights (..., B) and the samples (..., B) that they belong to; all 0 where an interval's middle lies beyond the
+        ends by more than half a sample.
+    """
+    first = np.floor(coordinates - width / 2)
+    samples = first.astype(np.int32)[..., None] + np.arange(int(np.ceil(width)) + 2, dtype=np.int32)
+    inside = (coordinates >= -0.5) & (coordinates <= count - 0.5)
+    offset = (coordinates - first).astype(np.float32)
+    middle = offset[..., None] - np.arange(samples.shape[-1], dtype=np.float32)
+    upper, lower = (np.clip(middle + end * np.float32(width / 2), -1, 1) for end in (1, -1))
+    weights = (upper - lower) - np.float32(0.5) * (upper * np.abs(upper) - lower * np.abs(lower))
+    weights *= (inside.astype(np.float32) / np.float32(width))[..., None]
+    return weights.astype(np.float32, copy=False), np.clip(samples, 0, count - 1, dtype=np.int32)

@@ -66,7 +66,7 @@ def native_frame(file: DicomFile, layout: PixelLayout, frame: int) -> tuple[NDAr
     else:
         content = read_at(file, file.pixels.start + start, layout.frame_bytes)
         whole = np.frombuffer(content, f"{order}u{layout.bits_allocated // 8}")
-    whole = whole.astype(whole.dtype.newbyteorder("=")).reshape(layout.rows, layout.columns)
+    whole = whole.astype(whole.dtype.newbyteorder("="), copy=False).reshape(layout.rows, layout.columns)
     return used_bits(whole, layout.bits_stored, layout.high_bit, layout.signed), signed_view(whole, layout.signed)
 
 

@@ -1,42 +1,49 @@
-"""Where the head is in a scan: what of it is kept, without table, head rest and neck.
+"""Where the head is in a scan: what of it is kept, without table, head rest, neck, and whatever else lies around.
 
-Found on a coarse preview: tissue is thinned until table and head rest come off, the largest piece that is left is grown
-back within tissue (ears, nose), its cavities are filled, and everything further below the vertex than a head is high is
-cut off. A hollow skull (a phantom) falls apart when thinned; it is filled first.
+Found on a coarse preview, in this order:
+
+1. Tissue is thinned until thin things come off; of the pieces left, the one around the brain is the head (see
+   `tissue_pieces`). Arms that lie against it are divided from it where the bridge between them is narrowest.
+2. It grows back within tissue, without what stands upright like no part of a face (table, walls of a head rest).
+3. Its cavities are filled: that gives a solid body, on which ears and nose are what is small and close. What goes on
+   for longer (tubes, wires, masks, frames) is cut off close to the skin. Above the face nothing is added but skin.
+4. All that is further below the vertex than a head is high is cut off, and so are shoulders.
+
+Where a brain isn't known, the largest body is taken for a head. On the volume's own voxels the skin is then found once
+more, so that the air around it can be set to air.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from fmct.data.bit_masks import BitMask, moved
+from fmct.data.coarse_slices import coarse_slices
 from fmct.data.geometry import SliceStack, Vectors
 from fmct.data.grid import Grid
+from fmct.data.recognition import EnclosedBrain
 from fmct.data.resampling import resample
+from fmct.data.tissue_pieces import EAR_MM, crown_of, largest_body, piece_around, solid_and_parts, standing
 
-Mask = NDArray[np.bool_]
-
-COARSE_MM = 3.0
-PREVIEW_MM = 2.0
+COARSE_MM = 2.0
 TISSUE_HU = -300
-BONE_HU = 300
-THINNING_VOXELS = 2
-REGROWTH_VOXELS = 6
-CLOSING_VOXELS = 2
-BONE_WEIGHT = 10
-LEAST_BONE_SHARE = 0.5
+SKIN_HU = -500
+"""Halfway between air and tissue, so that the skin stays where it is."""
 SMALLEST_HEAD_ML = 100.0
 CRANIUM_MM = 130.0
-SPARE_MM = 6.0
+SPARE_MM = 3.0
 SHOULDER_RATIO = 1.4
-EQUIPMENT_MM = 45.0
-EQUIPMENT_HU = -700
-SHELL_HU = -700
-OPEN_SLICES_MM = 60.0
-NEIGHBORS = ndimage.generate_binary_structure(3, 1)
+BESIDE_BRAIN_MM = np.array([[55.0, 45.0, 0.0], [55.0, 75.0, 50.0]])
+FROM_BRAIN_MM = np.array([[125.0, 125.0, 0.0], [125.0, 145.0, 100.0]])
+"""How far a head reaches from its brain, down (L, P, I) and up (R, A, S): from the outermost found, and from the
+middle. How far down is the settings' to say; the last of all is to the vertex of the largest head."""
+EAR_ZONE_MM, NOSE_ZONE_MM = 50.0, 20.0
+SKIN_MM = 2.0
+REACH_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,40 +51,36 @@ class Head:
     """What to keep of a scan.
 
     Attributes:
-        mask: (Z, Y, X) the head, cavities filled, with its margin, down to the cut.
-        grid: the coarse grid of the mask.
-        low_ras_mm: (3,) lowest coordinates of the head, without margin.
+        solid: the head, cavities filled, down to the cut.
+        thin: what of it is skin, ears and the like, and one voxel around.
+        reach: the head and as much around it as its skin may reach, without what is none of it.
+        grid: the coarse grid of both.
+        low_ras_mm: (3,) lowest coordinates of the head.
         high_ras_mm: (3,) highest ones.
         cranium_low_ras_mm: (3,) the same of its upper part, `CRANIUM_MM` high.
         cranium_high_ras_mm: (3,) the same.
     """
 
-    mask: Mask
+    solid: BitMask
+    thin: BitMask
+    reach: BitMask
     grid: Grid
     low_ras_mm: Vectors
     high_ras_mm: Vectors
     cranium_low_ras_mm: Vectors
     cranium_high_ras_mm: Vectors
 
-    def mask_on(self, grid: Grid) -> Mask:
-        """Return the mask on another grid, by the nearest voxel; False beyond its own."""
-        picks = [
-            np.clip(np.rint((grid.centers_mm(axis) - self.grid.first_ras_mm[axis]) / self.grid.spacing_mm), -1, count)
-            for axis, count in zip((2, 1, 0), self.grid.shape_zyx, strict=True)
-        ]
-        on_grid: Mask = np.pad(self.mask, 1)[np.ix_(*(pick.astype(int) + 1 for pick in picks))]
-        return on_grid
-
     def center_ras_mm(self, size_mm: float) -> Vectors:
-        """Return where a cube is to be centered: on the head, but what doesn't fit is cut from the face."""
+        """Return where a cube is to be centered: on the upper head, but so that all of it fits.
+
+        What can't fit is cut from the face, not from the back of the head, and from both sides alike.
+        """
         center: Vectors = (self.cranium_low_ras_mm + self.cranium_high_ras_mm) / 2
+        lowest, highest = self.high_ras_mm - size_mm / 2, self.low_ras_mm + size_mm / 2
         center[1] = min(center[1], self.cranium_low_ras_mm[1] - SPARE_MM + size_mm / 2)
+        center = np.where(lowest <= highest, np.clip(center, lowest, highest), center)
         center[2] = (self.low_ras_mm[2] + self.high_ras_mm[2]) / 2
         return center
-
-    def holds(self, point_ras_mm: Vectors) -> bool:
-        """Tell whether a point lies within the extent of the upper part."""
-        return bool(((point_ras_mm >= self.cranium_low_ras_mm) & (point_ras_mm <= self.cranium_high_ras_mm)).all())
 
     def beyond_mm(self, grid: Grid) -> float:
         """Return how far the head reaches out of a grid, on the side where it is most."""
@@ -85,103 +88,115 @@ class Head:
         high = low + np.array(grid.shape_zyx[::-1]) * grid.spacing_mm
         return float(max((low - self.low_ras_mm).max(), (self.high_ras_mm - high).max(), 0.0))
 
+    def kept(self, hu: NDArray[np.int16], grid: Grid, margin_mm: float) -> BitMask:
+        """Return which voxels show the head: all within it, and skin as far as it goes, with a margin.
 
-def find_head(stack: SliceStack, height_mm: float, margin_mm: float) -> Head | None:
+        Args:
+            hu: (Z, Y, X) on the grid.
+            grid: where they lie.
+            margin_mm: what is kept around the skin, which by the extent of voxels and slices is partly air.
+        """
+        reach, thin, inner = moved((self.reach, self.thin, self.solid.thinned(steps(SKIN_MM))), self.grid, grid)
+        tissue = (BitMask.of(hu > SKIN_HU) & reach) | inner
+        skin = inner.grown(round((SKIN_MM + REACH_MM) / grid.spacing_mm) + 1, within=tissue)
+        skin = skin.grown(round(EAR_MM / grid.spacing_mm), within=(tissue & thin) | skin)
+        return inner | (skin.grown(math.ceil(margin_mm / grid.spacing_mm - 1e-6)) & reach)
+
+
+def steps(length_mm: float) -> int:
+    """Return how many coarse voxels make up a length."""
+    return round(length_mm / COARSE_MM)
+
+
+def find_head(stack: SliceStack, brain: EnclosedBrain | None, height_mm: float, margin_mm: float) -> Head | None:
     """Find the head in a scan.
 
     Args:
         stack: the scan; patient coordinates tell up from down.
+        brain: what the head is to be found around; None takes the largest body there is.
         height_mm: how much is kept below the vertex, or below the top of the scan where that lies lower.
-        margin_mm: how far around the head the scan is kept.
+        margin_mm: how much around the skin may be kept.
 
     Returns:
         The head, or None where nothing could be one.
     """
-    preview = stack.thinned(PREVIEW_MM)
-    grid = Grid.covering(*preview.bounds_ras_mm(), COARSE_MM)
-    hu = resample(preview, grid)
-    head = head_tissue(hu)
-    if head is None:
+    grid = preview_grid(stack, brain, height_mm)
+    hu = resample(coarse_slices(stack, COARSE_MM, COARSE_MM), grid, preview=True)
+    tissue = BitMask.of(hu > TISSUE_HU)
+    walls = standing(tissue, COARSE_MM)
+    body = largest_body(hu, tissue - walls, COARSE_MM) if brain is None else piece_around(tissue - walls, grid, brain)
+    if body is None or not body.count():
         return None
-    top = int(np.flatnonzero(head.any(axis=(1, 2)))[-1]) + 1
-    cranium = head.copy()
-    cranium[: max(top - round(CRANIUM_MM / COARSE_MM), 0)] = False
-    bottom = max(top - round(height_mm / COARSE_MM), shoulders(head, cranium), 0)
-    head[:bottom] = False
-    head = filled(head)
-    skin = ndimage.binary_dilation(head, NEIGHBORS)
-    equipment = large_pieces((hu > EQUIPMENT_HU) & ~skin)
-    kept = ndimage.binary_dilation(head, NEIGHBORS, iterations=max(round(margin_mm / COARSE_MM), 1))
-    kept &= ~ndimage.binary_dilation(equipment, NEIGHBORS) | skin
-    kept[:bottom] = False
-    return Head(kept, grid, *extent_mm(head, grid), *extent_mm(cranium & head, grid))
+    planes = np.flatnonzero(body.words.any(axis=(1, 2)))
+    top = int(planes[-1]) + 1
+    highest = max(top - steps(CRANIUM_MM), 0)
+    bottom = max(top - steps(height_mm), shoulders(body, highest, is_narrower(grid, stack)), 0)
+    crown = tissue - tissue if brain is None else crown_of(grid, brain)
+    solid, parts = solid_and_parts(body, (tissue - walls) | body, crown, ear_zone(grid, brain), COARSE_MM)
+    head = solid.above(bottom)
+    if head.count() * COARSE_MM**3 / 1000 < SMALLEST_HEAD_ML or not head.above(highest).count():
+        return None
+    foreign = (walls | (BitMask.of(hu > SKIN_HU) - head.grown(1))).grown(1) - head
+    reach = (head.grown(steps(max(margin_mm, REACH_MM))) - foreign).above(bottom)
+    return Head(head, parts.grown(1), reach, grid, *extent_mm(head, grid), *extent_mm(head.above(highest), grid))
 
 
-def shoulders(head: Mask, cranium: Mask) -> int:
-    """Return the lowest axial plane that is above the shoulders: nothing that belongs to a head is so much wider."""
-    widths = np.array([np.ptp(np.flatnonzero(plane.any(axis=0))) if plane.any() else 0 for plane in head])
-    too_wide = np.flatnonzero(widths > SHOULDER_RATIO * widths[cranium.any(axis=(1, 2))].max())
+def preview_grid(stack: SliceStack, brain: EnclosedBrain | None, height_mm: float) -> Grid:
+    """Return the coarse grid to look for a head on: around the brain as far as heads go, or the whole scan."""
+    low, high = stack.bounds_ras_mm()
+    if brain is not None and brain.center_ras_mm is not None:
+        assert brain.low_ras_mm is not None
+        assert brain.high_ras_mm is not None
+        lowest = np.minimum(brain.low_ras_mm - BESIDE_BRAIN_MM[0], brain.center_ras_mm - FROM_BRAIN_MM[0])
+        highest = np.maximum(brain.high_ras_mm + BESIDE_BRAIN_MM[1], brain.center_ras_mm + FROM_BRAIN_MM[1])
+        lowest[2] = brain.center_ras_mm[2] - height_mm
+        low, high = np.maximum(low, lowest), np.minimum(high, highest)
+    return Grid.covering(low, high, COARSE_MM)
+
+
+def ear_zone(grid: Grid, brain: EnclosedBrain | None) -> BitMask:
+    """Return where ears and nose are: beside and before a brain, below its middle; nowhere if there is no brain."""
+    zone = np.zeros(grid.shape_zyx, bool)
+    if brain is not None and brain.center_ras_mm is not None:
+        assert brain.low_ras_mm is not None
+        assert brain.high_ras_mm is not None
+        x, y, z = (grid.centers_mm(axis) for axis in range(3))
+        beside = (x < brain.low_ras_mm[0]) | (x > brain.high_ras_mm[0])
+        along = np.abs(y - brain.center_ras_mm[1]) < EAR_ZONE_MM
+        height = (z < brain.center_ras_mm[2]) & (z > brain.low_ras_mm[2] - EAR_ZONE_MM)
+        zone[np.ix_(height, along, beside)] = True
+        zone[np.ix_(height, y > brain.high_ras_mm[1], np.abs(x - brain.center_ras_mm[0]) < NOSE_ZONE_MM)] = True
+    return BitMask.of(zone)
+
+
+def is_narrower(grid: Grid, stack: SliceStack) -> bool:
+    """Tell whether a grid leaves out something of the scan on both sides."""
+    low, high = stack.bounds_ras_mm()
+    ends = grid.centers_mm(0)[[0, -1]] + np.array([-0.5, 0.5]) * grid.spacing_mm
+    return bool(ends[0] > low[0] + grid.spacing_mm and ends[1] < high[0] - grid.spacing_mm)
+
+
+def shoulders(body: BitMask, cranium: int, narrowed: bool) -> int:
+    """Return the lowest axial plane that is above the shoulders: nothing that belongs to a head is so much wider.
+
+    Args:
+        body: the head and what is below it.
+        cranium: the axial plane from which upwards there is none of a neck.
+        narrowed: whether the grid is narrower than the scan, because heads are; shoulders fill all of its width.
+    """
+    sideways = np.unpackbits(
+        np.ascontiguousarray(np.bitwise_or.reduce(body.words, axis=1)).view(np.uint8), axis=-1, bitorder="little"
+    )
+    widths = np.array([np.ptp(np.flatnonzero(row)) if row.any() else 0 for row in sideways])
+    widest = SHOULDER_RATIO * widths[cranium:].max()
+    too_wide = np.flatnonzero(widths[:cranium] > (min(widest, body.columns - 2) if narrowed else widest))
     return int(too_wide[-1]) + 1 if too_wide.size else 0
 
 
-def large_pieces(tissue: Mask) -> Mask:
-    """Return the pieces of what isn't head that are longer than an ear or a nose: table and head rest."""
-    pieces, _ = ndimage.label(tissue, NEIGHBORS)
-    boxes = ndimage.find_objects(pieces)
-    longest = [max(side.stop - side.start for side in box) * COARSE_MM for box in boxes]
-    large: Mask = np.array([False, *(length > EQUIPMENT_MM for length in longest)])[pieces]
-    return large
-
-
-def head_tissue(hu: NDArray[np.int16]) -> Mask | None:
-    """Return the tissue of the head and what hangs on to it, None where there is too little.
-
-    Args:
-        hu: (Z, Y, X) at `COARSE_MM`.
-    """
-    tissue, bone = hu > TISSUE_HU, hu > BONE_HU
-    core = largest_piece(tissue, bone)
-    if core is None or np.count_nonzero(bone & core) < LEAST_BONE_SHARE * np.count_nonzero(bone):
-        tissue = filled(hu > SHELL_HU)
-        core = largest_piece(tissue, bone)
-        if core is not None:
-            core = tissue = closed_upwards(core)
-    if core is None or np.count_nonzero(core) * COARSE_MM**3 / 1000 < SMALLEST_HEAD_ML:
-        return None
-    grown: Mask = ndimage.binary_dilation(core, NEIGHBORS, iterations=REGROWTH_VOXELS, mask=tissue)
-    return grown
-
-
-def largest_piece(tissue: Mask, bone: Mask) -> Mask | None:
-    """Return the largest piece of tissue that stays in one when thin things come off; bone counts more than tissue."""
-    thinned = ndimage.binary_erosion(tissue, NEIGHBORS, iterations=THINNING_VOXELS, border_value=1)
-    pieces, count = ndimage.label(thinned, NEIGHBORS)
-    if count == 0:
-        return None
-    sizes = np.bincount(pieces.ravel(), weights=np.where(bone, BONE_WEIGHT, 1).ravel())
-    largest = pieces == 1 + int(sizes[1:].argmax())
-    piece: Mask = ndimage.binary_dilation(largest, NEIGHBORS, iterations=THINNING_VOXELS, mask=tissue)
-    return piece
-
-
-def closed_upwards(mask: Mask) -> Mask:
-    """Return the mask with gaps between axial slices closed, where a shell was open and so could not be filled."""
-    reach = int(OPEN_SLICES_MM / 2 / COARSE_MM)
-    padded = np.pad(mask, ((reach, reach), (0, 0), (0, 0)))
-    closed: Mask = ndimage.binary_closing(padded, np.ones((2 * reach + 1, 1, 1), bool))[reach:-reach]
-    return closed
-
-
-def filled(mask: Mask) -> Mask:
-    """Return the mask with its cavities (sinuses, airways, a hollow skull) filled, axial slice by axial slice."""
-    closed = ndimage.binary_closing(np.pad(mask, CLOSING_VOXELS, mode="edge"), NEIGHBORS, iterations=CLOSING_VOXELS)
-    inner = slice(CLOSING_VOXELS, -CLOSING_VOXELS)
-    return np.stack([ndimage.binary_fill_holes(plane) for plane in closed[inner, inner, inner] | mask])
-
-
-def extent_mm(mask: Mask, grid: Grid) -> tuple[Vectors, Vectors]:
+def extent_mm(mask: BitMask, grid: Grid) -> tuple[Vectors, Vectors]:
     """Return the lowest and highest RAS coordinates of a mask that isn't empty, voxels taken with their extent."""
-    indices = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in (2, 1, 0)]
+    inside = mask.unpacked()
+    indices = [np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
     low = np.array([index[0] - 0.5 for index in indices]) * grid.spacing_mm + grid.first_ras_mm
     high = np.array([index[-1] + 0.5 for index in indices]) * grid.spacing_mm + grid.first_ras_mm
     return low, high

@@ -1,23 +1,24 @@
-"""From a scan's slices to the volume that the cache keeps: checked, resampled once, cropped on the head."""
+"""From a scan's slices to the volume that the cache keeps: checked, cropped on the head, resampled once."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmct.data.defacing import deface
-from fmct.data.geometry import SliceStack, Vectors
+from fmct.data.geometry import SliceStack
 from fmct.data.grid import Grid
 from fmct.data.head import SMALLEST_HEAD_ML, Head, find_head
 from fmct.data.look import looked_at
 from fmct.data.plausibility import implausible_hu
 from fmct.data.presets import IsotropicSettings as IsotropicSettings
-from fmct.data.recognition import enclosed_brain, too_little
+from fmct.data.recognition import EnclosedBrain, enclosed_brain, too_little
 from fmct.data.rejection import RejectCode, ScanError
 from fmct.data.resampling import resample
 from fmct.data.volumes import Volume
 
-BRAIN_TO_TOP_MM = 100.0
-"""From the middle of the brain to above the vertex of the largest head."""
+TELLING_BRAIN_ML = 60.0
+"""With the rule on heads switched off, so much brain in a skull still says where the head is."""
 
 
 def preprocess_stack(
@@ -50,52 +51,57 @@ def preprocess_stack(
     problem = too_little(brain)
     if problem and RejectCode.NOT_A_HEAD not in skip:
         raise ScanError(RejectCode.NOT_A_HEAD, name, problem)
-    hu_range = (settings.hu_min, settings.hu_max)
     if not settings.head_crop:
         grid = Grid.covering(*stack.bounds_ras_mm(), settings.spacing_mm)
-        hu = resample(stack, grid, hu_range=hu_range)
+        hu = resample(stack, grid, hu_range=(settings.hu_min, settings.hu_max))
         deface(hu, settings, name)
         return Volume(hu, grid.affine_ras)
-    head = head_around(None if problem else brain.center_ras_mm, stack, settings, name)
+    head = head_in(stack, brain, bool(problem), settings, name)
     if settings.shape_voxels is not None:
         n = settings.shape_voxels
         grid = Grid.centered(head.center_ras_mm(n * settings.spacing_mm), settings.spacing_mm, (n, n, n))
     else:
         margin = settings.head_margin_mm
         grid = Grid.covering(head.low_ras_mm - margin, head.high_ras_mm + margin, settings.spacing_mm)
-    hu = resample(stack, grid, hu_range=hu_range)
-    hu[~head.mask_on(grid)] = settings.hu_min
+    hu = cropped(stack, head, grid, settings)
     deface(hu, settings, name)
-    return Volume(np.ascontiguousarray(hu), grid.affine_ras, cropped_mm=round(head.beyond_mm(grid), 1))
+    return Volume(hu, grid.affine_ras, cropped_mm=round(head.beyond_mm(grid), 1))
 
 
-def head_around(center_ras_mm: Vectors | None, stack: SliceStack, settings: IsotropicSettings, name: str) -> Head:
-    """Find what to crop on; where it turns out not to hold the brain, once more without what lies above the brain.
-
-    Arms that are held up are the reason: hands aren't the vertex.
+def head_in(stack: SliceStack, brain: EnclosedBrain, doubtful: bool, settings: IsotropicSettings, name: str) -> Head:
+    """Find what to crop on: the head around the brain, or the largest body where it needn't be a head.
 
     Args:
-        center_ras_mm: (3,) of the brain; None where it isn't known, and any large piece of tissue will do.
         stack: the scan.
+        brain: what was found of one.
+        doubtful: whether it isn't enough for a head, but is to be taken for one all the same.
         settings: how much to keep.
         name: how errors call the scan.
 
     Raises:
         ScanError: NOT_A_HEAD when there is no such thing.
     """
-    parts = [stack] if center_ras_mm is None else [stack, below(stack, center_ras_mm[2] + BRAIN_TO_TOP_MM)]
-    for part in parts:
-        head = find_head(part, settings.head_height_mm, settings.head_margin_mm)
-        if head is not None and (center_ras_mm is None or head.holds(center_ras_mm)):
+    around: list[EnclosedBrain | None] = [brain] if brain.volume_ml >= (TELLING_BRAIN_ML if doubtful else 0) else []
+    for known in [*around, None] if doubtful else around:
+        head = find_head(stack, known, settings.head_height_mm, settings.head_margin_mm)
+        if head is not None:
             return head
-    found = f"no piece of tissue of {SMALLEST_HEAD_ML:.0f} mL" + ("" if center_ras_mm is None else " around the brain")
+    found = f"no piece of tissue of {SMALLEST_HEAD_ML:.0f} mL" + ("" if doubtful else " around the brain")
     raise ScanError(RejectCode.NOT_A_HEAD, name, f"{found} to crop on; --no-head-crop keeps the whole scan")
 
 
-def below(stack: SliceStack, top_mm: float) -> SliceStack:
-    """Return the slices that reach below a height; at least two."""
-    _, rows, columns = stack.hu.shape
-    falls = (stack.row_step_ras_mm[2] * (rows - 1), stack.column_step_ras_mm[2] * (columns - 1))
-    lowest = stack.origins_ras_mm[:, 2] + sum(min(fall, 0.0) for fall in falls)
-    kept = lowest < max(top_mm, float(np.sort(lowest)[1]) + 1e-3)
-    return SliceStack(stack.hu[kept], stack.origins_ras_mm[kept], stack.row_step_ras_mm, stack.column_step_ras_mm)
+def cropped(stack: SliceStack, head: Head, grid: Grid, settings: IsotropicSettings) -> NDArray[np.int16]:
+    """Return the head on a grid (Z, Y, X), all else `hu_min`; nothing is computed where there is no head."""
+    hu = np.full(grid.shape_zyx, settings.hu_min, np.int16)
+    margin = settings.head_margin_mm + grid.spacing_mm
+    low, high = (
+        np.clip(np.rint(grid.indices_xyz(edge)).astype(int), 0, grid.shape_zyx[::-1])
+        for edge in (head.low_ras_mm - margin, head.high_ras_mm + margin + grid.spacing_mm)
+    )
+    box = tuple(slice(int(low[axis]), int(high[axis])) for axis in (2, 1, 0))
+    shape = (box[0].stop - box[0].start, box[1].stop - box[1].start, box[2].stop - box[2].start)
+    part = Grid(grid.first_ras_mm + grid.spacing_mm * low, grid.spacing_mm, shape)
+    resampled = resample(stack, part, hu_range=(settings.hu_min, settings.hu_max))
+    kept = head.kept(resampled, part, settings.head_margin_mm)
+    np.copyto(hu[box], resampled, where=kept.unpacked())
+    return hu

@@ -46,7 +46,7 @@ class IsotropicSettings(Settings):
     """True geometry, one spacing on all axes, cropped on the head, HU kept as they are."""
 
     preset: Literal["isotropic"] = Field("isotropic", description="which way of preprocessing this is")
-    version: Literal[1] = Field(1, description="raised whenever the same settings would give other volumes")
+    version: Literal[2] = Field(2, description="raised whenever the same settings would give other volumes")
     spacing_mm: float = Field(
         1.5, gt=0.2, le=10, description="distance of voxel centers on all axes; each is the mean over its extent"
     )
@@ -57,7 +57,9 @@ class IsotropicSettings(Settings):
         True, description="center on the head and set what isn't head to air; false: the scan's whole bounding box"
     )
     head_height_mm: float = Field(190.0, gt=0, description="how much is kept below the vertex, with head_crop")
-    head_margin_mm: float = Field(9.0, ge=0, description="how far around the head the scan is kept, with head_crop")
+    head_margin_mm: float = Field(
+        1.5, ge=0, description="how far around the skin the scan is kept, with head_crop; beyond there is hu_min"
+    )
     hu_min: int = Field(
         -1024, ge=-1024, description="HU are raised to at least this before resampling; also the padding"
     )

@@ -23,14 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from fmct.data.coarse_slices import coarse_slices
 from fmct.data.geometry import SliceStack, Vectors
 
 Mask = NDArray[np.bool_]
 
 PIXEL_MM = 3.0
-SAMPLES_PER_PIXEL = 6
-"""Along each axis; the mean over them keeps the noise of thin slices and sharp kernels from mattering."""
-LOWEST_HU, HIGHEST_HU = -1024, 2000
 BRAIN_HU = (-20, 100)
 """Fluid to fresh blood and enhanced tumor, with 20 HU of slack for calibration."""
 BONE_HU = 160
@@ -56,7 +54,7 @@ IN_PLANE = np.zeros((3, 3, 3), bool)
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EnclosedBrain:
     """What of a scan is brain in a skull.
 
@@ -65,12 +63,18 @@ class EnclosedBrain:
         height_mm: its extent along the body, in the same slices.
         scan_mm: the scan's extent along the body.
         center_ras_mm: (3,) its center; None where there is none.
+        pieces_ras_mm: (N, 3) the middles of the pieces within slices that it was found as.
+        low_ras_mm: (3,) lowest coordinates of those pieces; None where there are none.
+        high_ras_mm: (3,) highest ones.
     """
 
     volume_ml: float
     height_mm: float
     scan_mm: float
     center_ras_mm: Vectors | None
+    pieces_ras_mm: Vectors
+    low_ras_mm: Vectors | None
+    high_ras_mm: Vectors | None
 
     @property
     def height_share(self) -> float:
@@ -104,29 +108,32 @@ def enclosed_brain(stack: SliceStack) -> EnclosedBrain:
     Args:
         stack: the scan, or some of its slices; each stands for what lies around it, up to halfway to the next.
     """
-    hu, row_mm, column_mm = coarse_pixels(stack)
-    extents_mm = (slice_extents_mm(stack), np.full(hu.shape[1], row_mm), np.full(hu.shape[2], column_mm))
+    coarse = coarse_slices(stack, PIXEL_MM)
+    row_mm, column_mm = coarse.pixel_mm
+    _, rows, columns = coarse.hu.shape
+    extents_mm = (slice_extents_mm(stack), np.full(rows, row_mm), np.full(columns, column_mm))
     up = axis_along_body(stack)
-    shows_brain = np.zeros(hu.shape[up], bool)
-    volume_mm3, moment = 0.0, np.zeros(3)
-    for box, pixels in brain_pieces(hu, row_mm, column_mm, up):
+    shows_brain = np.zeros(coarse.hu.shape[up], bool)
+    volumes_mm3, middles, corners = [], np.zeros((0, 3)), np.zeros((0, 3))
+    for box, pixels in brain_pieces(coarse.hu, row_mm, column_mm, up):
         shows_brain[box[up]] = True
-        part_mm3 = pixels * row_mm * column_mm * float(extents_mm[0][box[0].start])
-        volume_mm3 += part_mm3
-        center = stack.origins_ras_mm[box[0].start].copy()
-        center += (box[1].start + box[1].stop) / 2 * row_mm / stack.pixel_mm[0] * stack.row_step_ras_mm
-        center += (box[2].start + box[2].stop) / 2 * column_mm / stack.pixel_mm[1] * stack.column_step_ras_mm
-        moment += part_mm3 * center
+        volumes_mm3.append(pixels * row_mm * column_mm * float(extents_mm[0][box[0].start]))
+        ends = np.array([[(side.start, side.stop - 1)[end] for side in box[1:]] for end in (0, 1)])
+        corner = coarse.origins_ras_mm[box[0].start] + ends @ [coarse.row_step_ras_mm, coarse.column_step_ras_mm]
+        middles, corners = np.vstack([middles, corner.mean(axis=0)]), np.vstack([corners, corner])
     return EnclosedBrain(
-        volume_ml=volume_mm3 / 1000,
+        volume_ml=sum(volumes_mm3) / 1000,
         height_mm=float(extents_mm[up][shows_brain].sum()),
         scan_mm=float(extents_mm[up].sum()),
-        center_ras_mm=moment / volume_mm3 if volume_mm3 else None,
+        center_ras_mm=np.average(middles, axis=0, weights=volumes_mm3) if volumes_mm3 else None,
+        pieces_ras_mm=middles,
+        low_ras_mm=corners.min(axis=0) if volumes_mm3 else None,
+        high_ras_mm=corners.max(axis=0) if volumes_mm3 else None,
     )
 
 
 def brain_pieces(
-    hu: NDArray[np.float32], row_mm: float, column_mm: float, up: int
+    hu: NDArray[np.int16], row_mm: float, column_mm: float, up: int
 ) -> Iterator[tuple[tuple[slice, ...], int]]:
     """Yield the pieces of tissue within slices that count as brain: their box, and how many pixels they have.
 
@@ -163,28 +170,6 @@ def fits(box: tuple[slice, ...], row_mm: float, column_mm: float) -> bool:
     """Tell whether a piece in a box of pixels is no longer than a brain."""
     _, rows, columns = (side.stop - side.start for side in box)
     return bool(max(rows * row_mm, columns * column_mm) <= LONGEST_MM)
-
-
-def coarse_pixels(stack: SliceStack) -> tuple[NDArray[np.float32], float, float]:
-    """Return the slices in pixels of up to `PIXEL_MM`, each the mean over samples within it, and the pixels' sides.
-
-    Returns:
-        (K, J, I) HU, and the distance of neighboring rows and of neighboring columns in mm.
-    """
-    row_mm, column_mm = stack.pixel_mm
-    rows, columns = (max(int(PIXEL_MM / step), 1) for step in (row_mm, column_mm))
-    height, width = (count // step * step for count, step in zip(stack.hu.shape[1:], (rows, columns), strict=True))
-    total = np.zeros((len(stack.hu), height // rows, width // columns), np.int32)
-    offsets = [
-        (row, column)
-        for row in range(0, rows, -(-rows // SAMPLES_PER_PIXEL))
-        for column in range(0, columns, -(-columns // SAMPLES_PER_PIXEL))
-    ]
-    for plane, sums in zip(stack.hu, total, strict=True):
-        clipped = np.clip(plane, LOWEST_HU, HIGHEST_HU)
-        for row, column in offsets:
-            sums += clipped[row:height:rows, column:width:columns]
-    return (total / len(offsets)).astype(np.float32), row_mm * rows, column_mm * columns
 
 
 def slice_extents_mm(stack: SliceStack) -> Vectors:

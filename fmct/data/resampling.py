@@ -5,38 +5,44 @@ The scan between its samples is the linear interpolant: bilinear within a slice,
 two neighboring slices, each at its own true origin. Outside the scan there is air. Values are clamped before anything
 is averaged, so that padding and metal don't bleed.
 
-Three ways: `separable` for slices along the axes (a matrix per axis), `tilted` for slices turned about x by a gantry
-tilt or an oblique reformat (a matrix for x, a sparse one for y and z together), `oblique` for all else, by points.
+Three ways: `separable` for slices along the axes (a sparse matrix per axis), `tilted` for slices turned about x by a
+gantry tilt or an oblique reformat (one for x, one for y and z together), `oblique` for all else, by points.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from fmct.data.footprint import Floats, bracket, bracket_even, footprint_weights
+from fmct.data.footprint import Floats, bracket, bracket_even, even_footprint, footprint_bands, reversed_columns
 from fmct.data.geometry import SliceStack
 from fmct.data.grid import Grid
 
 AIR_HU = -1024
 HIGHEST_HU = 3071
 NEGLIGIBLE_MM = 0.05
-SLICES_AT_ONCE = 16
-PLANES_AT_ONCE = 8
-TILTED_POINTS = 3
+PLANES_AT_ONCE = 16
+TILTED_PARTS = 6
 OBLIQUE_POINTS = 1
 FEWEST_POINTS = 2
+"""For the two ways that don't compute exact means: samples (parts of a voxel) along an axis for each slice crossed."""
 
 Way = Literal["separable", "tilted", "oblique"]
 HURange = tuple[int, int]
+Planes = Iterator[tuple[slice, NDArray[np.float32]]]
 
 
 def resample(
-    stack: SliceStack, grid: Grid, way: Way | None = None, hu_range: HURange = (AIR_HU, HIGHEST_HU)
+    stack: SliceStack,
+    grid: Grid,
+    way: Way | None = None,
+    hu_range: HURange = (AIR_HU, HIGHEST_HU),
+    preview: bool = False,
 ) -> NDArray[np.int16]:
     """Resample a stack onto a grid.
 
@@ -45,15 +51,17 @@ def resample(
         grid: where the voxels lie.
         way: None chooses the cheapest one that is exact; a general one may be asked for, to compare.
         hu_range: values are clamped to it first; its lower end is what lies outside the scan.
+        preview: of slices that lie aslant, interpolate at voxel centers in place of averaging.
 
     Returns:
         (Z, Y, X) int16 HU.
     """
     ways = {"separable": resample_separable, "tilted": resample_tilted, "oblique": resample_oblique}
-    above_air = ways[way or cheapest_way(stack)](stack, grid, hu_range)
-    above_air += hu_range[0]
-    rounded: NDArray[np.int16] = np.rint(above_air, out=above_air).astype(np.int16)
-    return rounded
+    out = np.empty(grid.shape_zyx, np.int16)
+    for planes, above in ways[way or cheapest_way(stack)](stack, grid, hu_range, preview):
+        above += hu_range[0]
+        out[planes] = np.rint(above, out=above)
+    return out
 
 
 def cheapest_way(stack: SliceStack) -> Way:
@@ -67,116 +75,156 @@ def cheapest_way(stack: SliceStack) -> Way:
     return "tilted" if max(spread[1], row_drift[2]) > NEGLIGIBLE_MM else "separable"
 
 
-def resample_separable(stack: SliceStack, grid: Grid, hu_range: HURange) -> NDArray[np.float32]:
-    """Average along x and y within each slice, then along z, a block of slices at a time; HU above air."""
-    weights_x, columns = in_plane_weights(stack, grid, 0)
-    weights_y, rows = in_plane_weights(stack, grid, 1)
-    weights_z = footprint_weights(stack.origins_ras_mm[:, 2], grid.centers_mm(2), grid.spacing_mm)
-    out = np.zeros((grid.shape_zyx[0], grid.shape_zyx[1] * grid.shape_zyx[2]), np.float32)
-    needed = np.flatnonzero(weights_z.any(axis=0))
-    for start in range(0, len(needed), SLICES_AT_ONCE):
-        block = needed[start : start + SLICES_AT_ONCE]
-        planes = [weights_y @ (above_air(stack.hu[k, rows, columns], hu_range) @ weights_x.T) for k in block]
-        reached = np.flatnonzero(weights_z[:, block].any(axis=1))
-        part = slice(int(reached[0]), int(reached[-1]) + 1)
-        out[part] += weights_z[part, block] @ np.stack(planes).reshape(len(block), -1)
-    return out.reshape(grid.shape_zyx)
+def resample_separable(stack: SliceStack, grid: Grid, hu_range: HURange, preview: bool = False) -> Planes:
+    """Average along y and x within each slice, then along z; yields some planes at a time, HU above air."""
+    hu, along_y, along_x = in_plane_bands(stack, grid)
+    along_z = footprint_bands(stack.origins_ras_mm[:, 2], grid.centers_mm(2), grid.spacing_mm)
+    count, height, width = grid.shape_zyx
+    weights, slices = (part.reshape(count, -1) for part in (along_z.data, along_z.indices))
+    averaged: dict[int, NDArray[np.float32]] = {}
+    for start in range(0, count, PLANES_AT_ONCE):
+        part = slice(start, min(start + PLANES_AT_ONCE, count))
+        needed = range(int(slices[part].min()), int(slices[part].max()) + 1)
+        averaged = {
+            k: averaged[k] if k in averaged else plane_average(hu[k], along_y, along_x, hu_range) for k in needed
+        }
+        rows = np.arange(part.stop - start + 1) * weights.shape[1]
+        entries = (weights[part].ravel(), slices[part].ravel() - needed.start, rows)
+        means = csr_array(entries, shape=(part.stop - start, len(needed))) @ np.stack(list(averaged.values()))
+        yield part, means.reshape(-1, height, width)
 
 
-def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange) -> NDArray[np.float32]:
-    """Average along x within each slice, then along y and z together over points within each voxel; HU above air."""
-    weights_x, columns = in_plane_weights(stack, grid, 0)
-    slices, rows, _ = stack.hu.shape
-    planes = np.empty((slices * rows, grid.shape_zyx[2]), np.float32)
+def plane_average(
+    plane: NDArray[np.int16], along_y: csr_array, along_x: csr_array, hu_range: HURange
+) -> NDArray[np.float32]:
+    """Return a slice's means over the voxels of a plane, (Y * X,) HU above air."""
+    columns_first = np.ascontiguousarray((along_y @ above_air(plane, hu_range)).T)
+    return np.ascontiguousarray((along_x @ columns_first).T).ravel()
+
+
+def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange, preview: bool = False) -> Planes:
+    """Average along x within each slice, then along y and z together over parts of each voxel; HU above air."""
+    hu, _, along_x = in_plane_bands(stack, grid, crop_rows=False)
+    slices, rows, _ = hu.shape
+    averaged = np.empty((slices * rows, grid.shape_zyx[2]), np.float32)
     for k in range(slices):
-        planes[k * rows : (k + 1) * rows] = above_air(stack.hu[k, :, columns], hu_range) @ weights_x.T
-    out = np.empty(grid.shape_zyx, np.float32)
-    y = (grid.centers_mm(1)[:, None] + sub_offsets(stack, grid, 1, TILTED_POINTS))[None, :, :, None]
-    offsets_z = sub_offsets(stack, grid, 2, TILTED_POINTS)
+        averaged[k * rows : (k + 1) * rows] = (along_x @ above_air(hu[k].T, hu_range)).T
     for start in range(0, grid.shape_zyx[0], PLANES_AT_ONCE):
-        part = slice(start, start + PLANES_AT_ONCE)
-        z = (grid.centers_mm(2)[part, None] + offsets_z)[:, None, None, :]
-        weights = tilted_weights(y + 0 * z, z + 0 * y, stack)
-        out[part] = (weights @ planes).reshape(-1, *grid.shape_zyx[1:])
-    return out
+        part = slice(start, min(start + PLANES_AT_ONCE, grid.shape_zyx[0]))
+        weights = tilted_weights(grid.centers_mm(1), grid.centers_mm(2)[part], grid.spacing_mm, stack, preview)
+        yield part, (weights @ averaged).reshape(-1, *grid.shape_zyx[1:])
 
 
-def tilted_weights(y_mm: Floats, z_mm: Floats, stack: SliceStack) -> csr_array:
-    """Return the weights of rows of slices in the means over points of the yz plane.
+def tilted_weights(y_mm: Floats, z_mm: Floats, width_mm: float, stack: SliceStack, preview: bool = False) -> csr_array:
+    """Return the weights of rows of slices in the means over voxels of the yz plane.
+
+    A voxel is cut into parts. In each, the weights of the two slices around it are those at its middle; along the rows
+    of both slices the mean is exact. Against the exact mean of a real head this is off by at most a few HU at the edge
+    of bone: well below the noise of a head CT.
 
     Args:
-        y_mm: (B, Y, S, T) coordinates of S x T points in each of B x Y voxels.
-        z_mm: the same.
+        y_mm: (Y,) centers of voxels.
+        z_mm: (Z,) likewise.
+        width_mm: extent of a voxel.
         stack: its slices run along x.
+        preview: don't cut voxels.
 
     Returns:
-        (B * Y, K * J) sparse.
+        (Z * Y, K * J) sparse, entries of the same place not summed.
     """
-    rows, normal = stack.hu.shape[1], stack.normal_ras[1:]
+    rows, normal, origins = stack.hu.shape[1], stack.normal_ras[1:], stack.origins_ras_mm[:, 1:]
     row_step = stack.row_step_ras_mm[1:] / (stack.row_step_ras_mm[1:] @ stack.row_step_ras_mm[1:])
-    origins = stack.origins_ras_mm[:, 1:]
-    lower, to_upper, inside = bracket(y_mm * normal[0] + z_mm * normal[1], origins @ normal)
-    coordinate, first = y_mm * row_step[0] + z_mm * row_step[1], origins @ row_step
-    voxels = np.arange(y_mm.shape[0] * y_mm.shape[1]).reshape(*y_mm.shape[:2], 1, 1)
-    values, sources = [], []
-    for k, along in ((lower, 1 - to_upper), (lower + 1, to_upper)):
-        row, to_next, within = bracket_even(coordinate - first[k], rows)
-        for j, across in ((row, 1 - to_next), (row + 1, to_next)):
-            values.append(along * across * (inside & within))
-            sources.append(k * rows + j)
-    value = np.stack(values).ravel()
-    keep = value > 0
-    target = np.broadcast_to(voxels, (4, *y_mm.shape)).ravel()[keep]
-    entries = (value[keep] / (y_mm.shape[2] * y_mm.shape[3])).astype(np.float32)
-    return csr_array((entries, (target, np.stack(sources).ravel()[keep])), shape=(voxels.size, len(origins) * rows))
+    crossed = TILTED_PARTS * width_mm * np.abs(normal) / float(np.median(stack.gaps_mm))
+    counts = np.ones(2, int) if preview else np.maximum(np.ceil(crossed), FEWEST_POINTS).astype(int)
+    y, z = (
+        (centers[:, None] + ((np.arange(count) + 0.5) / count - 0.5) * width_mm)
+        for centers, count in zip((y_mm, z_mm), counts, strict=True)
+    )
+    y, z = y[None, :, :, None], z[:, None, None, :]
+    positions, depth = origins @ normal, y * normal[0] + z * normal[1]
+    lower, to_upper, _ = bracket(depth, positions)
+    reach = width_mm / counts @ np.abs(normal)
+    start, end = positions[0] - stack.gaps_mm[0] / 2, positions[-1] + stack.gaps_mm[-1] / 2
+    within = np.clip((depth - start) / reach + 0.5, 0, 1) * np.clip((end - depth) / reach + 0.5, 0, 1)
+    coordinate, first = y * row_step[0] + z * row_step[1], origins @ row_step
+    extent = float(np.hypot(*(width_mm / counts * row_step)))  # of a part along the rows, as the box of the same spread
+    share = (within / counts.prod()).astype(np.float32)
+    weights, sources = [], []
+    for k, weight in ((lower, 1 - to_upper), (lower + 1, to_upper)):
+        of_rows, row = even_footprint(coordinate - first[k], extent, rows)
+        weights.append(of_rows * (share * weight.astype(np.float32))[..., None])
+        sources.append(row + (k * rows).astype(np.int32)[..., None])
+    entries, places = (np.stack(parts, axis=2).reshape(len(z_mm) * len(y_mm), -1) for parts in (weights, sources))
+    ends = np.arange(len(entries) + 1, dtype=np.int32) * entries.shape[1]
+    return csr_array((entries.ravel(), places.ravel(), ends), shape=(len(entries), len(origins) * rows))
 
 
-def resample_oblique(stack: SliceStack, grid: Grid, hu_range: HURange) -> NDArray[np.float32]:
-    """Average over points within each voxel, plane by plane of the grid; HU above air."""
+def resample_oblique(stack: SliceStack, grid: Grid, hu_range: HURange, preview: bool = False) -> Planes:
+    """Average over points within each voxel; yields plane after plane of the grid, HU above air."""
     _, rows, columns = stack.hu.shape
     to_index = np.linalg.pinv(np.stack([stack.column_step_ras_mm, stack.row_step_ras_mm], axis=1))  # (2, 3)
     normal, positions = stack.normal_ras, stack.positions_mm
     first = stack.origins_ras_mm @ to_index.T
     values = np.clip(stack.hu, *hu_range).ravel()
     x, y, z = (grid.centers_mm(axis) for axis in range(3))
-    offsets = [sub_offsets(stack, grid, axis, OBLIQUE_POINTS) for axis in range(3)]
-    out = np.zeros(grid.shape_zyx, np.float32)
-    for plane, dx, dy, dz in itertools.product(range(len(z)), *offsets):
-        height = z[plane] + dz
+    offsets = [np.zeros(1) if preview else sub_offsets(stack, grid, axis, OBLIQUE_POINTS) for axis in range(3)]
+    points = list(itertools.product(*offsets))
+    for plane in range(len(z)):
+        out = np.zeros((1, *grid.shape_zyx[1:]), np.float32)
+        for dx, dy, dz in points:
+            height = z[plane] + dz
 
-        def project(axis: Floats, dx: float = dx, dy: float = dy, height: float = height) -> Floats:
-            along: Floats = np.add.outer(axis[1] * (y + dy) + axis[2] * height, axis[0] * (x + dx))
-            return along
+            def project(axis: Floats, dx: float = dx, dy: float = dy, height: float = height) -> Floats:
+                along: Floats = np.add.outer(axis[1] * (y + dy) + axis[2] * height, axis[0] * (x + dx))
+                return along
 
-        lower, to_upper, inside = bracket(project(normal), positions)
-        column, row = project(to_index[0]), project(to_index[1])
-        for k, along in ((lower, 1 - to_upper), (lower + 1, to_upper)):
-            i, to_next_i, within_i = bracket_even(column - first[k, 0], columns)
-            j, to_next_j, within_j = bracket_even(row - first[k, 1], rows)
-            at = (k * rows + j) * columns + i
-            near = values[at] * (1 - to_next_i) + values[at + 1] * to_next_i
-            far = values[at + columns] * (1 - to_next_i) + values[at + columns + 1] * to_next_i
-            mean = near * (1 - to_next_j) + far * to_next_j - hu_range[0]
-            out[plane] += mean * along * (inside & within_i & within_j)
-    out /= np.prod([len(offset) for offset in offsets])
-    return out
+            lower, to_upper, inside = bracket(project(normal), positions)
+            column, row = project(to_index[0]), project(to_index[1])
+            for k, along in ((lower, 1 - to_upper), (lower + 1, to_upper)):
+                i, to_next_i, within_i = bracket_even(column - first[k, 0], columns)
+                j, to_next_j, within_j = bracket_even(row - first[k, 1], rows)
+                at = (k * rows + j) * columns + i
+                near = values[at] * (1 - to_next_i) + values[at + 1] * to_next_i
+                far = values[at + columns] * (1 - to_next_i) + values[at + columns + 1] * to_next_i
+                mean = near * (1 - to_next_j) + far * to_next_j - hu_range[0]
+                out[0] += mean * along * (inside & within_i & within_j)
+        out /= len(points)
+        yield slice(plane, plane + 1), out
 
 
-def in_plane_weights(stack: SliceStack, grid: Grid, axis: int) -> tuple[NDArray[np.float32], slice]:
-    """Return the weights (N, M) along x (0: of columns) or y (1: of rows), and which M columns or rows they need."""
-    step = stack.column_step_ras_mm if axis == 0 else stack.row_step_ras_mm
-    knots = stack.origins_ras_mm[:, axis].mean() + step[axis] * np.arange(stack.hu.shape[2 - axis])
-    weights = footprint_weights(knots, grid.centers_mm(axis), grid.spacing_mm)
-    used = np.flatnonzero(weights.any(axis=0))
-    part = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
-    return np.ascontiguousarray(weights[:, part]), part
+def in_plane_bands(
+    stack: SliceStack, grid: Grid, crop_rows: bool = True
+) -> tuple[NDArray[np.int16], csr_array, csr_array]:
+    """Return the part of the slices that a grid needs, and the weights of its rows and columns in the grid's voxels.
+
+    Rows and columns come in the order in which they lie in memory: reading them backwards takes six times as long.
+    Sums are taken in the order of places all the same, so that what is computed doesn't depend on it.
+
+    Returns:
+        (K, J, I) HU, (Y, J) and (X, I) sparse weights.
+    """
+    hu = stack.hu
+    found: list[csr_array] = []
+    for axis, step in ((1, stack.row_step_ras_mm), (0, stack.column_step_ras_mm)):
+        knots = stack.origins_ras_mm[:, axis].mean() + step[axis] * np.arange(stack.hu.shape[2 - axis])
+        if axis == 1 and not crop_rows:
+            found.append(csr_array(np.zeros((1, 1), np.float32)))
+            continue
+        bands = footprint_bands(knots, grid.centers_mm(axis), grid.spacing_mm)
+        if hu.strides[2 - axis] < 0:
+            hu, bands = np.flip(hu, 2 - axis), reversed_columns(bands)
+        start, end = int(bands.indices.min()), int(bands.indices.max()) + 1
+        hu = hu[:, start:end] if axis == 1 else hu[:, :, start:end]
+        shape = (bands.shape[0], end - start)
+        found.append(csr_array((bands.data, bands.indices - start, bands.indptr), shape=shape))
+    return hu, found[0], found[1]
 
 
 def sub_offsets(stack: SliceStack, grid: Grid, axis: int, points: int) -> Floats:
     """Return where to sample within a voxel along an axis: `points` times for each row, column or slice crossed there.
 
-    Against the exact mean of a real head, three points each are off by 0.1 HU on average and 5 HU at the worst edge of
-    bone, one point each (at least two in all) by 0.5 and 20 HU: both well below the noise of a head CT.
+    Against the exact mean of a real head, one point each (at least two in all) is off by 0.5 HU on average and 20 HU at
+    the worst edge of bone.
     """
     row_mm, column_mm = stack.pixel_mm
     crossed_per_mm = max(
@@ -190,4 +238,6 @@ def sub_offsets(stack: SliceStack, grid: Grid, axis: int, points: int) -> Floats
 
 def above_air(plane: NDArray[np.int16], hu_range: HURange) -> NDArray[np.float32]:
     """Return a slice clamped and counted from air, so that air is 0 and weights that sum to less than 1 add air."""
-    return np.subtract(np.clip(plane, *hu_range), hu_range[0], dtype=np.float32, order="C")
+    floats = np.ascontiguousarray(np.clip(plane, *hu_range)).astype(np.float32)
+    floats -= np.float32(hu_range[0])
+    return floats

@@ -51,6 +51,10 @@ def used_bits(whole: NDArray[Any], stored: int, high: int, signed: bool) -> NDAr
     unused = allocated - stored
     if not unused:
         return whole.view(whole.dtype.str.replace("u", "i")) if signed else whole
+    values = whole.view(whole.dtype.str.replace("u", "i")) if signed else whole
+    top = 1 << (stored - signed)
+    if values.size and values.max() < top and (not signed or values.min() >= -top):
+        return values  # nothing in the bits that don't count
     raised = whole << whole.dtype.type(unused)
     raised = raised.view(whole.dtype.str.replace("u", "i")) if signed else raised
     return np.asarray(raised >> raised.dtype.type(unused))
@@ -121,10 +125,19 @@ def to_hu(values: NDArray[Any], padding: NDArray[np.bool_] | None, slope: float,
         share = 100 * (1 - np.isfinite(measured).mean())
         raise NoHUError(f"{share:.2g} % of values are NaN or infinite")
     if slope == 1 and intercept == int(intercept) and values.dtype.kind != "f":
+        if values.dtype.itemsize == 2 and values.size:
+            low, high = int(values.min()) + int(intercept), int(values.max()) + int(intercept)
+            if low > PADDING_HU and high <= HIGHEST_HU:  # fits, so that what overflows on the way comes back
+                shift = np.array(int(intercept) & 0xFFFF, np.uint16).view(np.int16)
+                return marked(values.view(np.int16) + shift, padding)
         scaled = measured.astype(np.int32 if values.dtype.itemsize < 4 else np.int64) + int(intercept)
     else:
         scaled = np.rint(measured * float(slope) + float(intercept))
-    hu: NDArray[np.int16] = np.clip(scaled, PADDING_HU + 1, HIGHEST_HU).astype(np.int16)
+    return marked(np.clip(scaled, PADDING_HU + 1, HIGHEST_HU).astype(np.int16), padding)
+
+
+def marked(hu: NDArray[np.int16], padding: NDArray[np.bool_] | None) -> NDArray[np.int16]:
+    """Mark where nothing was measured, in place."""
     if padding is not None:
         hu[padding] = PADDING_HU
     return hu
