@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,6 +106,15 @@ class VolumeCache:
         """
         path = self.volume_path(scan_id)
         return scan_id in self and path.exists()
+
+    def present_ids(self) -> set[str]:
+        """Return the scans that are in the index and whose files are there, by listing folders, not file by file."""
+        names = {
+            entry.name.removesuffix(".b2nd")
+            for folder in (self.folder / "volumes").glob("*/")
+            for entry in os.scandir(folder)
+        }
+        return names.intersection(self.index.index)
 
     def volume_path(self, scan_id: str) -> Path:
         """Return where a scan's volume is.
