@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 from pydantic import Field, ValidationError
@@ -16,19 +16,17 @@ from pydantic_settings import CliPositionalArg
 from fmct.console.command import Command, main, validation_error
 from fmct.console.disk_space import writing_into
 from fmct.console.errors import ExitCode, UsageError
-from fmct.console.lock_file import LockedError
+from fmct.console.interruption import interruptible
 from fmct.console.progress import track
-from fmct.data.cache_building import Batch, batches_of
-from fmct.data.cache_verification import verify
-from fmct.data.manifest import read_manifest, scan_path
+from fmct.data.cache_recording import recording
+from fmct.data.clusters import Where
+from fmct.data.manifest import read_manifest
 from fmct.data.presets import PRESETS, AnySettings
-from fmct.data.processes import run_jobs
 from fmct.data.rejection import RejectCode
+from fmct.data.run_tally import Tally
+from fmct.data.slurm import parse_slurm
 from fmct.data.volumes import VolumeCache
-from fmct.index import print_codes
 
-SECONDS_BETWEEN_SAVES = 60.0
-SCANS_TO_PROBE = 100
 GOES_ON = "it goes on with the scans that lack"
 
 
@@ -40,8 +38,10 @@ class Preprocess(Command):
 
     The cache's folder is named after the settings; what is there already isn't made again, and scans that were rejected
     stay so (--retry-rejected tries them again), unless they were only not to be found. A scan that fails is listed in
-    the folder's rejects.csv, and then the exit code is 3. Several runs may fill one cache at once. --verify checks
-    every volume instead; the next run makes anew what it finds damaged.
+    the folder's rejects.csv, and then the exit code is 3; so are those on which native code crashes (CRASHED) and those
+    that take too long (TIMEOUT), for the work is done in child processes. Stopped by Ctrl-C or SIGTERM, the exit code
+    is 75, and the same command goes on from there. Several runs may fill one cache at once. --verify checks every
+    volume instead; the next run makes anew what it finds damaged.
 
     Example: fmct preprocess data_manifests/archive.parquet --root /archive --cache /scratch/cache --workers 16
     """
@@ -62,37 +62,75 @@ class Preprocess(Command):
     )
     deface_ears: bool = Field(False, description="with --deface, take off the ears too")
     channels: int = Field(3, description="fmhct: windows, 3 or 1")
-    workers: int = Field(0, ge=0, description="processes; 0 and 1: this one")
+    workers: int = Field(
+        1,
+        ge=0,
+        description="processes of this machine; 0: in this one, where a scan that crashes or hangs ends the run",
+    )
+    scheduler: str | None = Field(None, description="run on a Dask scheduler's workers: tcp://HOST:8786, or its file")
+    slurm: str | None = Field(
+        None, description="run in SLURM jobs: partition=P,cores=16,walltime=HH:MM:SS[,jobs=4,memory=64GB,account=A]"
+    )
+    timeout_s: float = Field(300.0, gt=0, description="how long a scan may take; not with --workers 0")
     verify: bool = Field(False, description="only check what is cached, bytes and voxels; exit code 3 if any is bad")
     retry_rejected: bool = Field(False, description="try again what was rejected in an earlier run")
     json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
 
     def run(self) -> ExitCode:
         """Preprocess what is missing and print what came of it."""
-        settings = self._settings()
+        settings, where = self._settings(), self._where()
         frame = read_manifest(self.manifest, self.root)
         if self.verify:
             return self._verify(VolumeCache.open(self.cache / settings.folder_name()), frame["scan_id"].tolist())
-        with writing_into(self.cache, lambda: 0, GOES_ON):
-            cache = VolumeCache.create(self.cache, settings)
+        folder = self.cache / settings.folder_name()
+        tally = Tally(str(folder), str(where))
+        interrupted = False
+        try:
+            with interruptible(), writing_into(folder, tally.bytes_needed, GOES_ON):
+                cache = VolumeCache.create(self.cache, settings)
+                todo = self._todo(frame, cache, tally)
+                if len(todo):
+                    self._work(todo, where, cache, tally)
+        except KeyboardInterrupt:
+            interrupted = True
+        print(json.dumps(tally.as_json(), indent=2)) if self.json_output else tally.print()
+        if interrupted:
+            print("interrupted; what is done is kept: run the same command again to go on", file=sys.stderr)
+            return ExitCode.PREEMPTED
+        return ExitCode.SOME_REJECTED if tally.codes or tally.rejected_before else ExitCode.DONE
+
+    def _todo(self, frame: pd.DataFrame, cache: VolumeCache, tally: Tally) -> pd.DataFrame:
+        """Return the rows of the manifest that are to be worked on, and count the others."""
         missing = ~cache.has_volumes(frame["scan_id"])
         rejected = frame["scan_id"].isin(cache.rejected_ids(without=RejectCode.MISSING)) & missing
-        todo = frame[missing if self.retry_rejected else missing & ~rejected]
-        done_before, kept_out = int((~missing).sum()), 0 if self.retry_rejected else int(rejected.sum())
-        self._check_root(todo.head(SCANS_TO_PROBE), frame.attrs["root"])
-        batches = batches_of(todo.to_dict("records"), Path(frame.attrs["root"]), cache, self.workers)
+        tally.cached_before = int((~missing).sum())
+        tally.rejected_before = 0 if self.retry_rejected else int(rejected.sum())
+        return frame[missing if self.retry_rejected else missing & ~rejected]
+
+    def _work(self, todo: pd.DataFrame, where: Where, cache: VolumeCache, tally: Tally) -> None:
+        from fmct.data.cache_filling import fill  # here, for a run that has nothing to do needs none of it
+
         start = time.monotonic()
-        codes = self._work(batches, cache)
-        outcome: dict[str, Any] = {
-            "folder": str(cache.folder),
-            "cached": len(todo) - codes.total(),
-            "rejected": {code.name: count for code, count in codes.items()},
-            "cached_before": done_before,
-            "rejected_before": kept_out,
-            "seconds": round(time.monotonic() - start, 1),
-        }
-        self._report(outcome, codes, cache)
-        return ExitCode.SOME_REJECTED if codes or kept_out else ExitCode.DONE
+        root = Path(todo.attrs["root"])
+        tally.to_do = len(todo)
+        try:
+            with recording(cache) as recorder, closing(fill(todo, root, cache, where, self.timeout_s)) as outcomes:
+                for outcome in track(outcomes, "preprocess", total=len(todo)):
+                    recorder.enter(outcome)
+                    tally.add(outcome)
+        finally:
+            tally.seconds = time.monotonic() - start
+
+    def _where(self) -> Where:
+        line = "the command line of `fmct preprocess`"
+        given = [f"--{name}" for name in ("workers", "scheduler", "slurm") if name in self.model_fields_set]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other", line, "say once where the work is to run")
+        if self.workers == 0 and "timeout_s" in self.model_fields_set:
+            what = "--timeout-s needs a process that can be ended, and --workers 0 is this one"
+            raise UsageError(what, line, "leave one of them out")
+        slurm = parse_slurm(self.slurm) if self.slurm is not None else None
+        return Where(self.workers, self.scheduler, slurm, self.cache.resolve() / "slurm")
 
     def _settings(self) -> AnySettings:
         kind, where = PRESETS[self.preset], "the command line of `fmct preprocess`"
@@ -116,57 +154,12 @@ class Preprocess(Command):
         except ValidationError as error:
             raise validation_error(error, "fmct preprocess") from error
 
-    def _check_root(self, frame: pd.DataFrame, root: str) -> None:
-        if len(frame) and not any(scan_path(row, root).exists() for row in frame.to_dict("records")):
-            raise UsageError(
-                f"the scans aren't there: neither {frame['path'].iloc[0]} nor the {len(frame) - 1} after it",
-                root,
-                "pass the folder that the manifest's paths are relative to as --root (`fmct index` said which)",
-            )
-
-    def _work(self, batches: list[Batch], cache: VolumeCache) -> Counter[RejectCode]:
-        codes: Counter[RejectCode] = Counter()
-        done = (outcome for part in run_jobs(batches, self.workers) for outcome in part)
-        scans = sum(len(batch.rows) for batch in batches)
-        known = 0
-        saved = time.monotonic()
-
-        def bytes_needed() -> float:
-            return float((scans - known) * cache.index["bytes"].mean())
-
-        with writing_into(cache.folder, bytes_needed, GOES_ON):
-            try:
-                for known, outcome in enumerate(track(done, "preprocess", total=scans), 1):  # noqa: B007
-                    if outcome.row is not None:
-                        cache.record(outcome.scan_id, outcome.row)
-                    elif outcome.code is not None:
-                        cache.reject(outcome.scan_id, outcome.path, outcome.code, outcome.detail)
-                        codes[outcome.code] += 1
-                    if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                        cache.save_additions()
-                        saved = time.monotonic()
-            finally:
-                try:
-                    cache.save()
-                except LockedError as error:  # nothing is lost: every reader takes the additions beside the index too
-                    print(f"note: the index wasn't put together: {error}", file=sys.stderr)
-        return codes
-
     def _verify(self, cache: VolumeCache, scan_ids: list[str]) -> ExitCode:
+        from fmct.data.cache_verification import verify
+
         found = verify(cache, scan_ids, self.workers)
         print(json.dumps(found.described(), indent=2) if self.json_output else found.text())
         return ExitCode.SOME_REJECTED if found.damaged or found.missing else ExitCode.DONE
-
-    def _report(self, outcome: dict[str, Any], codes: Counter[RejectCode], cache: VolumeCache) -> None:
-        if self.json_output:
-            print(json.dumps(outcome, indent=2))
-            return
-        if outcome["cached_before"]:
-            print(f"{outcome['cached_before']} scans were in the cache already")
-        if outcome["rejected_before"]:
-            print(f"{outcome['rejected_before']} scans were rejected before and stay so (--retry-rejected tries again)")
-        print(f"{outcome['cached']} scans cached in {outcome['seconds']} s -> {cache.folder}")
-        print_codes(codes, cache.folder / "rejects.csv")
 
 
 COMMAND = Preprocess

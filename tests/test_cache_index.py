@@ -27,7 +27,7 @@ from fmct.data.rejection import RejectCode
 from fmct.data.volumes import Volume, VolumeCache
 from fmct.preprocess import COMMAND as PREPROCESS
 
-SMALL = ["--spacing-mm", "5", "--no-head-crop"]
+SMALL = ["--spacing-mm", "5", "--no-head-crop", "--workers", "0"]
 VOLUME = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([2.0, 2, 2, 1]))
 
 
@@ -195,13 +195,13 @@ import os, signal, sys
 from fmct.console.command import main
 from fmct.data import cache_building
 from fmct.preprocess import COMMAND
-make, made = cache_building.preprocess_stack, []
+make, made = cache_building.make_volume, []
 def few(*arguments):
     if len(made) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     made.append(1)
     return make(*arguments)
-cache_building.preprocess_stack = few
+cache_building.make_volume = few
 main(COMMAND, sys.argv[1:])
 """
 
@@ -233,8 +233,8 @@ def test_what_a_killed_run_wrote_is_taken_in(manifest: Path, monkeypatch: pytest
     broken = next(iter(files))
     broken.write_bytes(broken.read_bytes()[:-1])
     made = []
-    make = cache_building.preprocess_stack
-    monkeypatch.setattr(cache_building, "preprocess_stack", lambda *all_: made.append(all_) or make(*all_))
+    make = cache_building.make_volume
+    monkeypatch.setattr(cache_building, "make_volume", lambda *all_: made.append(all_) or make(*all_))
     assert main(PREPROCESS, [str(manifest), "--cache", str(folder), *SMALL]) == 0
     assert len(made) == 4
     done = VolumeCache.open(folder)

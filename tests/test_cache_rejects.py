@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,12 +13,13 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
 from synthetic_series import head_like, stacked, write_series
 
+from fmct.cli import main as run
 from fmct.console.command import main
-from fmct.data import cache_building
+from fmct.data import archive, batching, cache_building
 from fmct.data.volumes import VolumeCache
 from fmct.preprocess import COMMAND as PREPROCESS
 
-SMALL = ["--spacing-mm", "5", "--no-head-crop"]
+SMALL = ["--spacing-mm", "5", "--no-head-crop", "--workers", "0"]
 
 
 def preprocess(folder: Path, *arguments: str) -> VolumeCache:
@@ -65,18 +67,19 @@ def test_a_folder_of_many_scans_is_read_once(tmp_path: Path, monkeypatch: pytest
         names = [f"{seed}_{k}" for k in range(12)]
         write_series(tmp_path / "in", hu, stacked(12), names=names, PatientID=f"P{seed}")
     assert index(tmp_path / "in") == 0
-    read = cache_building.find_scans
+    read = archive.look_at
     reads = []
 
-    def counted(*arguments: object) -> object:
-        reads.append(arguments)
-        return read(*arguments)  # type: ignore[arg-type]
+    def counted(path: Path, key: bytes) -> object:
+        reads.append(path)
+        return read(path, key)
 
-    monkeypatch.setattr(cache_building, "LARGEST_BATCH_OF_ONE_FOLDER", 3)
-    monkeypatch.setattr(cache_building, "find_scans", counted)
+    monkeypatch.setattr(batching, "LARGEST_BATCH_OF_ONE_FOLDER", 3)
+    monkeypatch.setattr(batching, "LARGEST_BATCH", 2)
+    monkeypatch.setattr(archive, "look_at", counted)
     cache = preprocess(tmp_path)
     assert len(cache) == 7
-    assert len(reads) == 1
+    assert len(reads) == len(set(reads)) == 7 * 12
     assert cache.index["checksum"].nunique() == 7
 
 
@@ -95,3 +98,42 @@ def test_a_scout_stays_out_and_a_lost_slice_is_noticed(tmp_path: Path) -> None:
     ((code, detail),) = details(again)
     assert code == "MISSING"
     assert detail == "11 slices on disk, 12 in the manifest: run `fmct index` again"
+
+
+def test_a_scan_that_has_gone_from_a_folder_of_many_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(5):
+        names = [f"{seed}_{k}" for k in range(12)]
+        write_series(tmp_path / "in", head_like(seed=seed), stacked(12), names=names, PatientID=f"P{seed}")
+    assert index(tmp_path / "in") == 0
+    for path in (tmp_path / "in").glob("3_*"):
+        path.unlink()
+    monkeypatch.setattr(batching, "LARGEST_BATCH_OF_ONE_FOLDER", 3)
+    monkeypatch.setattr(batching, "LARGEST_BATCH", 2)
+    cache = preprocess(tmp_path)
+    assert len(cache) == 4
+    assert [code for code, _ in details(cache)] == ["MISSING"]
+
+
+def test_a_root_that_goes_away_ends_the_run_instead_of_rejecting_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(3):
+        write_series(tmp_path / "in" / f"{seed}", head_like(seed=seed), stacked(12), PatientID=f"P{seed}")
+    assert index(tmp_path / "in", "--root", str(tmp_path / "in")) == 0
+    make = cache_building.make_volume
+
+    def gone(*arguments: Any) -> Any:
+        if (tmp_path / "in").exists():
+            (tmp_path / "in").rename(tmp_path / "away")
+        return make(*arguments)
+
+    line = ["preprocess", str(tmp_path / "m.csv"), "--root", str(tmp_path / "in"), "--cache", str(tmp_path / "cache")]
+    monkeypatch.setattr(cache_building, "make_volume", gone)
+    assert run([*line, *SMALL]) == 1
+    assert "the folder isn't to be seen on" in capsys.readouterr().err
+    (cache,) = (tmp_path / "cache").iterdir()
+    assert len(VolumeCache.open(cache)) == 1
+    assert VolumeCache.open(cache).rejected_ids() == set()
+    (tmp_path / "away").rename(tmp_path / "in")
+    monkeypatch.undo()
+    assert run([*line, *SMALL]) == 0

@@ -224,7 +224,8 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def preprocess(manifest: Path, *arguments: str) -> int:
-    return main(PREPROCESS, [str(manifest), "--cache", str(manifest.parent / "cache"), *SMALL, *arguments])
+    where = [] if "--workers" in arguments else ["--workers", "0"]
+    return main(PREPROCESS, [str(manifest), "--cache", str(manifest.parent / "cache"), *SMALL, *where, *arguments])
 
 
 def test_verify_finds_what_is_bad_and_the_next_run_mends_it(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:

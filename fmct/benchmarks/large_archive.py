@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fmct.data.presets import IsotropicSettings
+from fmct.data.volume_header import sealed
 from fmct.data.volumes import Volume, VolumeCache
 
 HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -64,7 +64,7 @@ def large_manifest(scans: int, patients: int, seed: int = 0) -> pd.DataFrame:
 
 
 def large_cache(root: Path, scan_ids: pd.Series[str]) -> VolumeCache:
-    """Make a cache with an entry and a file for every scan, of which `DISTINCT` are written and the others linked to.
+    """Make a cache with an entry and a file for every scan, of which `DISTINCT` differ in more than the scan's name.
 
     Args:
         root: the cache's root.
@@ -77,12 +77,12 @@ def large_cache(root: Path, scan_ids: pd.Series[str]) -> VolumeCache:
         if number < DISTINCT:
             voxels = generator.integers(-1000, 1000, (SIDE, SIDE, SIDE)).astype(np.int16)
             row = cache.store(scan_id, Volume(voxels, np.diag([10.0, 10.0, 10.0, 1.0])))
-            written.append((row, cache.volume_path(scan_id)))
-        row, source = written[number % DISTINCT]
+            written.append((row, scan_id.encode(), cache.volume_path(scan_id).read_bytes()))
+        row, name, content = written[number % DISTINCT]
         if number >= DISTINCT:
             target = cache.volume_path(scan_id)
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(source, target)
+            target.write_bytes(sealed(content.replace(name, scan_id.encode())))  # names are of one length
         cache.record(scan_id, row)
     cache.save()
     return cache

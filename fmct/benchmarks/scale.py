@@ -93,7 +93,7 @@ def measure_scale(
         figures += alone(feed, paths[1], folder / "cache", batches, workers)
     lines = [
         f"{scans:,} scans of {patients:,} patients; names are random, and {DISTINCT:,} volumes of {SIDE}³ voxels stand "
-        "for all, the others being links to them",
+        "for all",
         *extrapolate(scans, seconds_per_scan, bytes_per_scan),
     ]
     return figures, lines

@@ -1,15 +1,14 @@
-"""Preprocessing many scans into a cache: in this process or in Dask workers, and never stopped by a single scan.
+"""Preprocessing many scans into a cache, wherever it runs, and never stopped by a single scan.
 
-A scan that fails is rejected with a code; one that kills its worker takes nobody with it, for its batch is tried again
-scan by scan. Only the process that started all this writes the index.
+A scan that fails is rejected with a code; one that crashes or hangs takes nobody with it where its batch is `Guarded`.
+Only the process that started all this writes the index.
 """
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Hashable, Mapping, Sequence
+import platform
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,13 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from fmct.console.errors import UsageError
+from fmct.console.errors import FmctError, UsageError
+from fmct.data.code_places import place_of
+from fmct.data.dicom import UNSHARED_KEY
 from fmct.data.geometry import SliceStack, gantry_tilt_deg
+from fmct.data.guarded_child import Crashed, TimedOut
+from fmct.data.guarding import sign_of_life
+from fmct.data.header_store import Seen
 from fmct.data.manifest import scan_path
 from fmct.data.nifti import load_nifti
 from fmct.data.path_names import is_redacted
@@ -27,24 +31,13 @@ from fmct.data.presets import AnySettings
 from fmct.data.rejection import RejectCode, ScanError
 from fmct.data.rules import Rules, codes_in, loading_rules
 from fmct.data.scan import Scan
-from fmct.data.series import find_scans
+from fmct.data.scan_outcome import Outcome
+from fmct.data.series import judged_scans, looked_at
 from fmct.data.volume_making import make_volume
 from fmct.data.volumes import VolumeCache
 
 Row = Mapping[Hashable, Any]
-LARGEST_BATCH = 8
-LARGEST_BATCH_OF_ONE_FOLDER = 256
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a scan: its row of the cache's index, or why there is none."""
-
-    scan_id: str
-    path: str
-    row: dict[str, Any] | None = None
-    code: RejectCode | None = None
-    detail: str = ""
+FILES_BETWEEN_SIGNS = 256
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,7 @@ class Batch:
         root: the folder that their paths are relative to.
         folder: the cache's folder.
         settings: how to preprocess.
+        found: the scans in folders that were read before.
     """
 
     rows: Sequence[Row]
@@ -66,21 +60,51 @@ class Batch:
 
     def run(self) -> list[Outcome]:
         """Preprocess the scans and write their volumes."""
+        return [outcome for part in self.parts() for outcome in part]
+
+    def parts(self) -> Iterator[list[Outcome]]:
+        """Preprocess scan by scan.
+
+        Raises:
+            FmctError: when the scans' root or the cache isn't to be seen from here.
+        """
+        self.check_folders()
         blosc2.set_nthreads(1)
         cache = VolumeCache(self.folder, self.settings)
         with threadpool_limits(1):  # a slice is too small to share: more threads only wait for each other
-            return [self._one(row, cache) for row in self.rows]
+            for row in self.rows:
+                yield [self._one(row, cache)]
 
     def singly(self) -> list[Batch]:
         """Return a batch for each scan."""
         return [replace(self, rows=[row]) for row in self.rows]
 
+    def rest(self, first: int) -> Batch:
+        """Return the batch without the scans before `first`."""
+        return replace(self, rows=self.rows[first:])
+
     def failed(self, error: BaseException) -> list[Outcome]:
-        """Return the outcome of a batch that was lost with its worker."""
-        detail = f"lost with its process ({type(error).__name__})"
-        return [
-            Outcome(str(row["scan_id"]), str(row["path"]), code=RejectCode.FAILED, detail=detail) for row in self.rows
-        ]
+        """Return the outcome of a scan that its process didn't survive, or whose error nobody expected."""
+        if isinstance(error, TimedOut):
+            code, detail = RejectCode.TIMEOUT, str(error)
+        elif isinstance(error, Crashed):
+            code, detail = RejectCode.CRASHED, error.detail
+        elif type(error).__name__ == "KilledWorker":  # by name, for Dask may not be loaded
+            code, detail = RejectCode.CRASHED, "its worker was lost again and again"
+        else:
+            code, detail = RejectCode.FAILED, place_of(error)
+        return [Outcome(str(row["scan_id"]), str(row["path"]), code=code, detail=detail) for row in self.rows]
+
+    def check_folders(self) -> None:
+        """Check that the scans' root and the cache are to be seen from here.
+
+        Raises:
+            FmctError: naming the folder and this machine.
+        """
+        for folder, sign in ((self.root, self.root), (self.folder, self.folder / "settings.json")):
+            if not sign.exists():
+                fix = "mount it there under the same name, and run the same command again: what is done is kept"
+                raise FmctError(f"the folder isn't to be seen on {platform.node()}", folder, fix)
 
     def _one(self, row: Row, cache: VolumeCache) -> Outcome:
         scan_id, path = str(row["scan_id"]), str(row["path"])
@@ -91,6 +115,7 @@ class Batch:
             stack = load_row(row, self.root, self.found)
             volume = make_volume(stack, self.settings, path, codes_in(skipped_text(row)))
         except ScanError as error:
+            self.check_folders()  # the disk may have gone, and not the scan
             return Outcome(scan_id, path, code=error.code, detail=naming_the_file(error, path))
         except UsageError as error:
             return Outcome(scan_id, path, code=RejectCode.MISSING, detail=error.what)
@@ -104,12 +129,6 @@ def naming_the_file(error: ScanError, path: str) -> str:
     """Return what was found, with the slice's file before it where one is to blame and names may be written."""
     name = Path(str(error.where)).name
     return error.detail if is_redacted(path) or name == Path(path).name else f"{name}: {error.detail}"
-
-
-def place_of(error: Exception) -> str:
-    """Return an unexpected error's type and where it was raised, not its text, which may quote a header or a path."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
 
 
 def load_row(row: Row, root: Path, found: dict[Path, list[Scan]]) -> SliceStack:
@@ -131,12 +150,21 @@ def load_row(row: Row, root: Path, found: dict[Path, list[Scan]]) -> SliceStack:
         if row["format"] == "nifti":
             return load_nifti(path)
         if path not in found:
-            found[path] = find_scans([path], rules_of(row), root=root.resolve())[0]
+            seen = looked_at([path], UNSHARED_KEY, workers=0, root=root.resolve())
+            found[path] = judged_scans(signalling(seen), rules_of(row))[0]
         scan = matching_scan(found[path], row, path)
         check_complete(scan, row)
         return scan.load()
     except OSError as error:
         raise ScanError(RejectCode.UNREADABLE, path, f"can't be opened ({error.strerror})") from error
+
+
+def signalling(seen: Iterable[tuple[Path, Seen]]) -> Iterator[tuple[Path, Seen]]:
+    """Yield what the files of a folder are, giving signs of life: there may be a million of them."""
+    for number, one in enumerate(seen):
+        if number % FILES_BETWEEN_SIGNS == 0:
+            sign_of_life()
+        yield one
 
 
 def matching_scan(scans: Sequence[Scan], row: Row, path: Path) -> Scan:
@@ -188,39 +216,3 @@ def source_facts(stack: SliceStack) -> dict[str, float | int]:
         "source_gap_max_mm": round(float(stack.gaps_mm.max()), 4),
         "source_tilt_deg": round(gantry_tilt_deg(stack.origins_ras_mm, stack.normal_ras), 2),
     }
-
-
-def batches_of(rows: Sequence[Row], root: Path, cache: VolumeCache, processes: int) -> list[Batch]:
-    """Divide scans into batches: those in one folder stay together, and every process gets several batches.
-
-    A folder that holds more scans than a batch (some data sets are one folder of a million files) is read here, once,
-    and each batch is told which files are whose.
-    """
-    usual = max(1, min(LARGEST_BATCH, len(rows) // (4 * max(processes, 1))))
-    batches: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: str(row["path"])):
-        last = batches[-1] if batches else []
-        same = bool(last) and last[-1]["path"] == row["path"]
-        if last and len(last) < (LARGEST_BATCH_OF_ONE_FOLDER if same else usual):
-            last.append(row)
-        else:
-            batches.append([row])
-    made = [Batch(batch, root, cache.folder, cache.settings) for batch in batches]
-    for _, alike in groupby(made, key=lambda batch: batch.rows[0]["path"]):  # sorted by path, so neighbors
-        of_folder = list(alike)
-        if len(of_folder) > 1 and all(row["format"] == "dicom" for batch in of_folder for row in batch.rows):
-            tell_files(of_folder, processes)
-    return made
-
-
-def tell_files(batches: Sequence[Batch], processes: int) -> None:
-    """Read the folder that several batches share, and tell each the files of its scans."""
-    path = scan_path(batches[0].rows[0], batches[0].root)
-    if path.is_dir():
-        scans = {
-            scan.scan_id: scan
-            for scan in find_scans([path], rules_of(batches[0].rows[0]), processes, batches[0].root.resolve())[0]
-        }
-        for batch in batches:
-            ids = [str(row["scan_id"]) for row in batch.rows]
-            batch.found[path] = [scans[scan_id] for scan_id in ids if scan_id in scans]

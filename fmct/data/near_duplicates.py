@@ -6,9 +6,7 @@ alike are read again and compared in detail. N volumes, D length of a fingerprin
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -18,10 +16,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fmct.console.errors import FmctError
 from fmct.console.files import atomic_path
 from fmct.console.progress import track
 from fmct.data.fingerprint import LENGTH, VERSION, detail, fingerprint, similarity
 from fmct.data.presets import require_hu
+from fmct.data.processes import run_jobs
 from fmct.data.volume_file import read_hu
 from fmct.data.volumes import VolumeCache
 
@@ -85,8 +85,10 @@ def fingerprints_of(cache: VolumeCache, scan_ids: Sequence[str], workers: int = 
     places = places_in(cache) if missing else {}
     for start in range(0, len(missing), VOLUMES_BETWEEN_SAVES):
         some = missing[start : start + VOLUMES_BETWEEN_SAVES]
-        taken = list(track(take_all([places[name] for name in some], workers), "fingerprints", total=len(some)))
-        new = pd.DataFrame({"checksum": checksums[some].to_numpy(), "fingerprint": taken}, index=some)
+        taken = dict(track(take_all({name: places[name] for name in some}, workers), "fingerprints", total=len(some)))
+        new = pd.DataFrame(
+            {"checksum": checksums[some].to_numpy(), "fingerprint": [taken[name] for name in some]}, index=some
+        )
         known = pd.concat([known.drop(index=some, errors="ignore"), new])
         write_known(known, path)
     contents = dict(zip(scan_ids, known["fingerprint"].reindex(list(scan_ids)), strict=True))
@@ -111,22 +113,47 @@ def write_known(known: pd.DataFrame, path: Path) -> None:
         print(f"fingerprints aren't kept, the folder can't be written to ({error.strerror}): {path.parent}")
 
 
-def take_all(places: Sequence[Place], workers: int) -> Iterator[bytes]:
-    """Yield the fingerprint of each volume, as `take` does, from this process or from several."""
-    chunks = [places[start : start + VOLUMES_AT_ONCE] for start in range(0, len(places), VOLUMES_AT_ONCE)]
-    if workers <= 1 or len(chunks) <= 1:
-        yield from (content for chunk in chunks for content in take(chunk))
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for contents in pool.map(take, chunks):
-            yield from contents
+def take_all(places: Mapping[str, Place], workers: int) -> Iterator[tuple[str, bytes]]:
+    """Yield the fingerprint of each volume as float16 bytes, none where no head is to be seen; in any order.
+
+    Args:
+        places: where the volumes are, by scan_id.
+        workers: processes; 0 and 1 mean this one.
+
+    Raises:
+        FmctError: naming the file, when a volume is missing or damaged.
+    """
+    items = list(places.items())
+    chunks = [items[start : start + VOLUMES_AT_ONCE] for start in range(0, len(items), VOLUMES_AT_ONCE)]
+    for part in run_jobs(map(PrintJob, chunks), workers if len(chunks) > 1 else 0):
+        yield from part
 
 
-def take(places: Sequence[Place]) -> list[bytes]:
-    """Take the fingerprints of some volumes, as float16 bytes; none where no head is to be seen."""
-    blosc2.set_nthreads(1)
-    values = [fingerprint(read_hu(path), spacing_mm) for path, spacing_mm in places]
-    return [b"" if value is None else value.astype(np.float16).tobytes() for value in values]
+@dataclass(frozen=True)
+class PrintJob:
+    """Volumes of which one process takes the fingerprints."""
+
+    places: Sequence[tuple[str, Place]]
+
+    def run(self) -> list[tuple[str, bytes]]:
+        """Take them."""
+        blosc2.set_nthreads(1)
+        values = [(name, fingerprint(read_hu(path), spacing_mm)) for name, (path, spacing_mm) in self.places]
+        return [(name, b"" if value is None else value.astype(np.float16).tobytes()) for name, value in values]
+
+    def singly(self) -> list[PrintJob]:
+        """Return a job for each volume."""
+        return [PrintJob([one]) for one in self.places]
+
+    def failed(self, error: BaseException) -> list[tuple[str, bytes]]:
+        """Say which volume ended its process; without its fingerprint nothing could be said of it.
+
+        Raises:
+            FmctError: always.
+        """
+        _, (path, _) = self.places[0]
+        fix = "delete it, and run `fmct preprocess` again: it makes what lacks"
+        raise FmctError(f"reading the cached volume broke off ({type(error).__name__})", path, fix) from error
 
 
 def alike(one: Prints, other: Prints, least: float = LOOKS_ALIKE) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

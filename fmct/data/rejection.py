@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from fmct.console.errors import FmctError
 from fmct.console.files import atomic_path
@@ -45,6 +46,8 @@ class RejectCode(Enum):
     NOT_CHOSEN = "Another series of the study was chosen, or the criteria don't list this one."
     MISSING = "The path of the manifest, or the series in it, isn't on disk."
     FAILED = "Preprocessing broke off with an unexpected error."
+    CRASHED = "Native code crashed on it, or memory ran out, and the process that worked on it died."
+    TIMEOUT = "It wasn't done within the time that a scan may take."
 
 
 class ScanError(FmctError):
@@ -60,6 +63,10 @@ class ScanError(FmctError):
         super().__init__(f"{code.name}: {detail}", scan, f"leave the scan out, or mend it. {code.value}")
         self.code = code
         self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how it is made anew in another process: of what it was made of, not of the three lines."""
+        return type(self), (self.code, self.where, self.detail)
 
 
 @dataclass(frozen=True)

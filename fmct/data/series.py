@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fmct.data.archive import HeaderJob, in_batches, stamp_of
+from fmct.data.clusters import Workers
 from fmct.data.dicom import UNSHARED_KEY, SliceHeader
 from fmct.data.header_store import Seen
 from fmct.data.processes import run_jobs
@@ -33,13 +34,26 @@ def find_scans(
     Raises:
         UsageError: when a path doesn't exist.
     """
+    return judged_scans(looked_at(paths, UNSHARED_KEY, workers, root), rules)
+
+
+def judged_scans(files: Iterable[tuple[Path, Seen]], rules: Rules = ALL_RULES) -> tuple[list[Scan], list[Reject]]:
+    """Judge files that were looked at.
+
+    Args:
+        files: and what they are.
+        rules: which rules are on.
+
+    Returns:
+        As `find_scans`.
+    """
     scans: list[Scan] = []
     rejects: list[Reject] = []
     studies: dict[str, list[SliceHeader]] = {}
-    for path, seen in looked_at(paths, UNSHARED_KEY, workers, root):
+    for _, seen in files:
         if isinstance(seen, list):
             for header in seen:
-                studies.setdefault(header.study_id or header.series_id or str(path.parent), []).append(header)
+                studies.setdefault(study_of(header), []).append(header)
         elif isinstance(seen, Scan):
             reject = judge_scan(seen, rules)
             if reject is None:
@@ -53,6 +67,11 @@ def find_scans(
         scans += judged.scans
         rejects += judged.rejects
     return sorted(scans, key=lambda scan: (str(scan.path), scan.scan_id)), rejects
+
+
+def study_of(header: SliceHeader) -> str:
+    """Return what slices of one study share."""
+    return header.study_id or header.series_id or str(header.path.parent)
 
 
 def slice_headers(
@@ -74,7 +93,9 @@ def slice_headers(
             yield from (header for header in seen if damaged or not header.damage)
 
 
-def looked_at(paths: Sequence[Path], key: bytes, workers: int, root: Path | None = None) -> Iterator[tuple[Path, Seen]]:
+def looked_at(
+    paths: Sequence[Path], key: bytes, workers: int | Workers, root: Path | None = None
+) -> Iterator[tuple[Path, Seen]]:
     """Yield every file under some paths and what it is."""
     files = ((path, stamp_of(path)) for path in files_under([Path(path) for path in paths], root))
     for part in run_jobs((HeaderJob(batch, key) for batch in in_batches(files)), workers):

@@ -5,11 +5,8 @@ Each volume is read once and forgotten, so memory doesn't grow with the cache.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from itertools import repeat
+from dataclasses import dataclass
 from typing import Any
 
 import blosc2
@@ -19,6 +16,7 @@ import pandas as pd
 from fmct.console.errors import FmctError
 from fmct.console.progress import track
 from fmct.data.presets import require_hu
+from fmct.data.processes import run_jobs
 from fmct.data.volume_file import read_hu
 from fmct.data.volumes import VolumeCache
 from fmct.quality.statistics import measure, nothing_measured
@@ -41,9 +39,6 @@ def survey(cache: VolumeCache, manifest: pd.DataFrame | None = None, workers: in
     Returns:
         By scan_id, sorted: the figures of `measure`, NaN where a scan has none; `SOURCE_COLUMNS` of the index, NaN
         where it has none; `MANIFEST_COLUMNS`, "" where unknown; `problem`, why a volume can't be read, else "".
-
-    Raises:
-        FmctError: when a process dies.
     """
     scan_ids = sorted(map(str, cache.index.index))
     rows = dict(track(measured(cache, scan_ids, workers), "measure", total=len(scan_ids)))
@@ -58,24 +53,33 @@ def survey(cache: VolumeCache, manifest: pd.DataFrame | None = None, workers: in
 
 
 def measured(cache: VolumeCache, scan_ids: Sequence[str], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every scan's figures, in this process or from several."""
-    if workers <= 1 or len(scan_ids) <= SCANS_AT_ONCE:
-        yield from ((scan_id, figures(cache, scan_id)) for scan_id in scan_ids)
-        return
+    """Yield every scan's figures, in this process or from several; in any order."""
     chunks = [scan_ids[start : start + SCANS_AT_ONCE] for start in range(0, len(scan_ids), SCANS_AT_ONCE)]
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            for results in pool.map(figures_of, repeat(VolumeCache(cache.folder, cache.settings)), chunks):
-                yield from results
-        except BrokenProcessPool as error:
-            what = "a process that measures volumes died, maybe for want of memory"
-            raise FmctError(what, cache.folder, "run it again with fewer --workers") from error
+    jobs = (MeasuringJob(VolumeCache(cache.folder, cache.settings), chunk) for chunk in chunks)
+    for part in run_jobs(jobs, workers if len(chunks) > 1 else 0):
+        yield from part
 
 
-def figures_of(cache: VolumeCache, scan_ids: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Measure several scans, to send less between processes."""
-    blosc2.set_nthreads(1)
-    return [(scan_id, figures(cache, scan_id)) for scan_id in scan_ids]
+@dataclass(frozen=True)
+class MeasuringJob:
+    """Scans that one process measures."""
+
+    cache: VolumeCache
+    scan_ids: Sequence[str]
+
+    def run(self) -> list[tuple[str, dict[str, Any]]]:
+        """Measure them."""
+        blosc2.set_nthreads(1)
+        return [(scan_id, figures(self.cache, scan_id)) for scan_id in self.scan_ids]
+
+    def singly(self) -> list[MeasuringJob]:
+        """Return a job for each scan."""
+        return [MeasuringJob(self.cache, [scan_id]) for scan_id in self.scan_ids]
+
+    def failed(self, error: BaseException) -> list[tuple[str, dict[str, Any]]]:
+        """Return what is said of a scan that can't be measured."""
+        problem = f"measuring it broke off ({type(error).__name__})"
+        return [(scan_id, {**nothing_measured(), "problem": problem}) for scan_id in self.scan_ids]
 
 
 def figures(cache: VolumeCache, scan_id: str) -> dict[str, Any]:

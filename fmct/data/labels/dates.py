@@ -5,9 +5,8 @@ A manifest has no dates. They are read anew from one slice of each series, or lo
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from fmct.data.labels.columns import column_names, read_columns
 from fmct.data.labels.identifiers import as_in_manifest
 from fmct.data.manifest import scan_path
 from fmct.data.privacy import uid_hash
+from fmct.data.processes import run_jobs
 from fmct.data.slice_header import hashed
 from fmct.data.walk import files_under
 
@@ -130,19 +130,37 @@ def dates_of_headers(manifest: pd.DataFrame, root: Path, workers: int = 0) -> pd
             "pass the folder that the manifest's paths are relative to as --root (`fmct index` said which)",
         )
     found: dict[tuple[str, str], float] = {}
-    for path, dates in zip(wanted, track(read_all(tasks, workers), "read dates", total=len(tasks)), strict=True):
-        found |= {(str(path), series): day for series, day in dates.items()}
+    path_of = {place: str(path) for path, (place, _) in zip(wanted, tasks, strict=True)}
+    for place, dates in track(read_all(tasks, workers), "read dates", total=len(tasks)):
+        found |= {(path_of[place], series): day for series, day in dates.items()}
     known = [found.get(pair, np.nan) for pair in zip(manifest["path"], manifest["series_id"], strict=True)]
     return pd.Series(known, index=manifest.index, dtype="float64")
 
 
-def read_all(tasks: list[Task], workers: int) -> Iterator[dict[str, float]]:
-    """Read the dates of some folders' series, in this process or in several."""
-    if workers <= 1 or len(tasks) <= FOLDERS_AT_ONCE:
-        yield from map(dates_in, tasks)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(dates_in, tasks, chunksize=FOLDERS_AT_ONCE)
+def read_all(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Path, dict[str, float]]]:
+    """Yield the dates of some folders' series, in this process or from several; in any order."""
+    chunks = [tasks[start : start + FOLDERS_AT_ONCE] for start in range(0, len(tasks), FOLDERS_AT_ONCE)]
+    for part in run_jobs(map(DatesJob, chunks), workers if len(chunks) > 1 else 0):
+        yield from part
+
+
+@dataclass(frozen=True)
+class DatesJob:
+    """Folders whose dates one process reads."""
+
+    tasks: Sequence[Task]
+
+    def run(self) -> list[tuple[Path, dict[str, float]]]:
+        """Read them."""
+        return [(task[0], dates_in(task)) for task in self.tasks]
+
+    def singly(self) -> list[DatesJob]:
+        """Return a job for each folder."""
+        return [DatesJob([task]) for task in self.tasks]
+
+    def failed(self, error: BaseException) -> list[tuple[Path, dict[str, float]]]:
+        """Return that a folder whose files end the process that reads them tells nothing."""
+        return [(path, {}) for path, _ in self.tasks]
 
 
 def dates_in(task: Task) -> dict[str, float]:
