@@ -54,7 +54,7 @@ smoke: $(STAMP) ## the smoke experiments, end to end on synthetic scans, in a mi
 	@$(BIN)/fmct demo --smoke --out runs/smoke $(ARGS)
 
 bench: $(STAMP) ## measure this machine, as ratios to a stated baseline
-	@$(BIN)/fmct bench index $(ARGS)
+	@$(BIN)/fmct bench $(or $(SUBJECT),preprocess) $(ARGS)
 
 pretrain: $(STAMP) ## learn from scans without labels, as experiments/EXP.yaml says
 	$(call fit,$@)

@@ -33,3 +33,17 @@ def test_index_is_measured_against_pydicom(tmp_path: Path, capsys: pytest.Captur
     assert main(COMMAND, ["index", "--source", str(tmp_path)]) == 1
     assert "no DICOM file to read" in capsys.readouterr().err
     assert main(COMMAND, ["index", "--source", str(tmp_path / "nowhere")]) == 2
+
+
+def test_flags_of_another_subject_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(COMMAND, ["cache", "--series", "3"]) == 2
+    assert "it is a flag of index" in capsys.readouterr().err
+
+
+def test_the_cache_is_measured_against_the_published_form(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(COMMAND, ["cache", "--scans", "1", "--turns", "1"]) == 0
+    out = capsys.readouterr().out
+    first = out.splitlines()[2]
+    assert "torch.save of 3 x float16" in first
+    assert first.endswith("1.00x")
+    assert "TB" in out or "GB" in out
