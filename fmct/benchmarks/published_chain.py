@@ -8,6 +8,8 @@ outwards), cropped to the box of what is above 0 HU, three display windows, each
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -57,9 +59,13 @@ def published_windows(
 @cache
 def until_windows() -> Compose:
     """Return the steps up to the crop, made once: making a reader looks for libraries, for a second."""
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    with warnings.catch_warnings():  # of a DICOM decoder for GPUs that is of no use here
+        warnings.filterwarnings("ignore", message="NvImgCodec")
+        load = LoadImage(reader="NibabelReader", image_only=True)
     return Compose(
         [
-            LoadImage(reader="NibabelReader", image_only=True),
+            load,
             EnsureChannelFirst(),
             Orientation(axcodes="RAS", labels=None),
             Spacing(pixdim=SPACING_MM, mode=SPLINE_ORDER, padding_mode="border"),
