@@ -11,6 +11,8 @@ import signal
 import sys
 from typing import Any
 
+import torch
+
 from fmct.callbacks.nan_guard import NanGuard
 from fmct.fit import main
 
@@ -27,6 +29,7 @@ def run_and_die(step: int, arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # sums come out the same bit for bit only with the same number
     for step, arguments in json.loads(sys.argv[1]):
         child = os.fork()
         if child == 0:

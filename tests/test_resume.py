@@ -82,6 +82,15 @@ def run_recorded(monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> list[tupl
     return seen
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Run everything with one thread, as the runs that are killed: with another number, sums differ in the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def killed(tiny: TinyCohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all runs, each killed at its step."""
