@@ -122,7 +122,7 @@ def test_leftovers_go_once_they_are_old(cache: VolumeCache, capsys: pytest.Captu
     assert not cache.volume_path("unlisted").exists()
     left = VolumeCache.open(cache.folder)
     assert len(left) == 8
-    assert all(map(left.has_volume, left.index.index))
+    assert left.has_volumes(left.index.index.to_series()).all()
     assert "nothing to remove" in run(capsys, "rm", cache.folder, "--leftovers")[1]
 
 

@@ -37,7 +37,6 @@ SOLID_MM = 8.0
 HOLLOW_MM = 20.0
 """What lies in nostrils, mouth and eye sockets, which may be open as wide as this, belongs to the head."""
 CROWN_MM = 25.0
-CLOSING_MM = 4.0
 BONE_HU, BONE_WEIGHT, LEAST_BONE_SHARE = 300, 10, 0.5
 SHELL_HU = -700
 OPEN_SLICES_MM = 60.0

@@ -97,14 +97,6 @@ class VolumeCache:
     def __contains__(self, scan_id: str) -> bool:
         return scan_id in self._loaded()
 
-    def has_volume(self, scan_id: str) -> bool:
-        """Tell whether a scan is in the index and its file there.
-
-        Raises:
-            UsageError: when the scan_id is no safe file name.
-        """
-        return self.volume_path(scan_id).exists() and scan_id in self
-
     def has_volumes(self, scan_ids: pd.Series[str]) -> pd.Series[bool]:
         """Tell of many scans whether each is in the index and its file there, by listing folders: quick on a network.
 
