@@ -74,6 +74,7 @@ class DINOTask(Task):
     def __init__(self, config: DINOConfig, backbone: Backbone, setting: Setting) -> None:
         super().__init__(setting)
         self.config = config
+        self.prototypes = config.head.prototypes
         self.student = StudentTeacher(backbone, config.head.build(backbone.width))
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
         self.loss = DINOLoss(
