@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def same(ours: list[Tensor], theirs: list[Tensor]) -> bool:
 
 
 @pytest.fixture(params=[True, False], ids=["fused", "plain"])
-def optimizers(request: pytest.FixtureRequest) -> Iterator[tuple[torch.optim.AdamW, torch.optim.AdamW]]:
+def optimizers(request: pytest.FixtureRequest) -> tuple[torch.optim.AdamW, torch.optim.AdamW]:
     """Two optimizers alike, which have stepped once."""
 
     def make() -> torch.optim.AdamW:
@@ -72,7 +73,7 @@ def optimizers(request: pytest.FixtureRequest) -> Iterator[tuple[torch.optim.Ada
         optimizer.step()
         return optimizer
 
-    yield make(), make()
+    return make(), make()
 
 
 def weights_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -111,7 +112,7 @@ def test_a_bad_step_is_skipped_counted_and_named(
     before = spoil(MAETask, {1: no_number, 4: endless})
     steps = ("--trainer.max_steps", "6", "--data.batch_size", "4")
     assert main(arguments(tiny, tmp_path, "mae", *steps)) == 0
-    assert [same(*pair) for pair in zip(before[:-1], before[1:], strict=True)] == [False, True, False, False, True]
+    assert [same(*pair) for pair in itertools.pairwise(before)] == [False, True, False, False, True]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped")]
     assert "the loss is nan at step 1 (the batch of scan0" in said[0]
     assert "the gradient is no finite number at step 4" in said[1]

@@ -26,7 +26,7 @@ BF16_DENSE_TFLOPS = (
 """Words of a GPU's name, and its dense bfloat16 peak by NVIDIA's datasheets. Sparsity, which doubles the figures in
 advertisements, is no use here."""
 
-SIDE, TRIES = 1024, 5
+SIDE, TRIES = 1024, 3
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:

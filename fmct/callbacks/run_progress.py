@@ -77,7 +77,7 @@ class RunProgress(ProgressBar):
 
     def state(self, trainer: L.Trainer) -> str:
         """Return what was logged last, scans per second, and the time left: `loss 0.43, 12.5 scans/s, 34 min left`."""
-        logged = trainer.logged_metrics
+        logged = trainer.callback_metrics
         parts = [f"{shown} {float(logged[name]):.4g}" for name, shown in SHOWN.items() if name in logged]
         if "train/scans_per_second" in logged:
             parts.append(f"{float(logged['train/scans_per_second']):.3g} scans/s")

@@ -14,12 +14,12 @@ Shape = Sequence[int]
 
 def attention_flop(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
     """Count an attention's forward pass by its shapes, (B, heads, tokens, width of a head)."""
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 def attention_backward_flop(gradient: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
     """Count an attention's backward pass by its shapes, (B, heads, tokens, width of a head)."""
-    return int(sdpa_backward_flop_count(gradient, query, key, value))
+    return int(sdpa_backward_flop_count(gradient, query, key, value))  # type: ignore[no-untyped-call]
 
 
 CPU_ATTENTION = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
 from torch import Tensor
+
+from fmct.experiment.metrics_table import SECONDS_BETWEEN_WRITES
 
 
 class EventFile(TensorBoardLogger):
@@ -22,6 +25,7 @@ class EventFile(TensorBoardLogger):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")
         self.begun = False
+        self.written = time.monotonic()
 
     def _begin(self, step: int) -> None:
         if not self.begun:
@@ -34,6 +38,18 @@ class EventFile(TensorBoardLogger):
         """Write scalars of a step."""
         self._begin(step or 0)
         super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Flush when that is due; Lightning asks for it whenever something is logged, and it waits for the disk."""
+        if time.monotonic() - self.written > SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    @rank_zero_only
+    def write(self) -> None:
+        """Flush now."""
+        super().save()
+        self.written = time.monotonic()
 
     @rank_zero_only
     def log_picture(self, name: str, picture: Tensor, step: int) -> None:
