@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TinyCohort
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fmct.callbacks.nan_guard import NanGuard
@@ -20,6 +24,7 @@ from fmct.tasks.dino import DINOTask
 from fmct.tasks.mae import MAETask
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+SPOILED = Path(__file__).resolve().parent / "bad_step_of_one_process.py"
 NAN = float("nan")
 
 
@@ -198,3 +203,29 @@ def test_counts_go_on_after_a_resume() -> None:
     guard = NanGuard(2)
     guard.load_state_dict({"total": 2, "in_a_row": 0})
     assert guard.state_dict() == {"total": 2, "in_a_row": 0}
+
+
+def test_processes_skip_together_and_name_whose_batch_it_was(
+    tiny: TinyCohort, tmp_path: Path, spoil: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the labeled scans are embedded once each, divided among them: all is as in one process."""
+    knn = ("--callbacks.online_knn.manifest", str(tiny.manifest), "--callbacks.online_knn.labels", "ICH")
+    more = (*knn, "--trainer.max_steps", "4", "--trainer.matmul_precision", "highest")
+    flags = arguments(tiny, tmp_path / "two", "mae", *more, "--data.batch_size", "2")
+    ddp = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    done = subprocess.run([sys.executable, str(SPOILED), *flags, *ddp], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped")]
+    assert len(skipped) == 1
+
+    spoil(MAETask, {1: no_number})
+    assert main(arguments(tiny, tmp_path / "one", "mae", *more, "--data.batch_size", "4")) == 0
+    batch = re.findall(r"scan\d+", capsys.readouterr().err)
+    assert re.findall(r"scan\d+", skipped[0]) == batch[1::2]  # the second process's half
+    two, one = (tmp_path / name / "pretrain_mae_smoke" for name in ("two", "one"))
+    ours, theirs = (load_file(folder / "weights" / "model.safetensors") for folder in (two, one))
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, atol=1e-5, rtol=0, msg=name)
+    metrics = [pd.read_csv(folder / "metrics.csv") for folder in (two, one)]
+    assert metrics[0]["train/bad_steps"].tolist() == metrics[1]["train/bad_steps"].tolist() == [0, 1, 1, 1]
+    assert metrics[0]["knn/auroc"].iloc[-1] == pytest.approx(metrics[1]["knn/auroc"].iloc[-1], abs=1e-6)
