@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ def write(folder: Path, steps: range, value: float) -> None:
 
 def test_points_that_come_again_replace_the_earlier_ones(tmp_path: Path) -> None:
     write(tmp_path, range(10), 0.0)
+    time.sleep(1.0)  # TensorBoard reads files in the order of their names, which begin with the second
     write(tmp_path, range(6, 12), 1.0)
     events = EventAccumulator(str(tmp_path))
     events.Reload()

@@ -146,4 +146,4 @@ def test_the_bar_shows_loss_speed_and_time_left() -> None:
     last = "epoch" + Text.from_ansi(screen.getvalue()).plain.split("epoch")[-1]
     assert "epoch 3" in last
     assert "10/40" in last
-    assert "loss 0.25, 12.5 scans/s, 60 s left" in last
+    assert "loss 0.250, 12.5 scans/s, 60 s left" in last

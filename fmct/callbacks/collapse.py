@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from fmct.callbacks.due import log_is_due
+from fmct.callbacks.logging_steps import log_is_due, write_scalars
 from fmct.console.errors import FmctError
 from fmct.losses.diversity import feature_std, rankme
 from fmct.tasks.base import Task
@@ -135,9 +135,8 @@ class CollapseAlarm(L.Callback):
             if scans > 1:
                 spread = feature_std(features) * math.sqrt(features.shape[1])
                 rank = rankme(features - features.mean(0))
-                logged = {"feature_std": spread, "rankme": rankme(features), "rankme_centered": rank}
-                for name, value in logged.items():
-                    task.log(f"train/{name}", value, rank_zero_only=True)
+                values = {"feature_std": spread, "rankme": rankme(features), "rankme_centered": rank}
+                write_scalars(trainer, {f"train/{name}": float(value) for name, value in values.items()})
         said = trainer.callback_metrics
         return Readings(
             scans,

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from fmct.callbacks.due import log_is_due, step_is_complete
+from fmct.callbacks.logging_steps import log_is_due, step_is_complete, write_scalars
 from fmct.console.errors import FmctError
 
 BAD_IN_A_ROW = 3
@@ -89,9 +89,8 @@ class NanGuard(L.Callback):
         if not step_is_complete(trainer, batch_idx):
             return
         batches, self.batches = self.batches, []
-        bad = getattr(pl_module, "bad_step", None)
-        if bad is None:
-            bad = ~torch.stack([loss.isfinite() for _, loss in batches]).all()
+        known: Tensor | None = getattr(pl_module, "bad_step", None)
+        bad = bad_losses([loss for _, loss in batches]) if known is None else known
         for live, saved in zip(self.live, self.saved, strict=True):
             torch.where(bad, saved, live, out=live)
             saved.copy_(live)
@@ -102,7 +101,7 @@ class NanGuard(L.Callback):
         self._read(STEPS_BEHIND if on_gpu else 0)
         self._refuse()
         if log_is_due(trainer, batch_idx):
-            pl_module.log("train/bad_steps", float(self.total))
+            write_scalars(trainer, {"train/bad_steps": float(self.total)})
 
     def _read(self, behind: int) -> None:
         """Read the flags of all but the latest steps, the same on every process."""
@@ -167,6 +166,14 @@ def what_was_bad(step: Step) -> tuple[str, str]:
     what = f"the loss is {of_loss[0][1]}" if of_loss else "the gradient is no finite number"
     scans = [name for names, _ in of_loss or parts for name in names]
     return f"{what} at step {step.number}", ", ".join(scans[:NAMED]) + (" ..." if len(scans) > NAMED else "")
+
+
+def bad_losses(losses: list[Tensor]) -> Tensor:
+    """Judge a step by its losses where the gradient's norm isn't known: () bool, the same on every process."""
+    count = (~torch.stack(losses).isfinite()).sum()
+    if dist.is_initialized():
+        dist.all_reduce(count)
+    return count > 0
 
 
 def saved_buffers(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
+from fmct.callbacks.logging_steps import write_scalars
 from fmct.console.errors import FmctError, UsageError
 from fmct.data.datamodule import ScanDataModule, Split, cached_rows
 from fmct.data.dataset import ScanDataset
@@ -110,9 +111,7 @@ class OnlineKNN(L.Callback):
         values = knn_aurocs(features_ND[bank], labels[bank], features_ND[~bank], labels[~bank], self.config.k)
         named = {f"knn/auroc_{label}": value for label, value in zip(self.config.labels, values, strict=True)}
         named["knn/auroc"] = float(np.mean(values))
-        for logger in trainer.loggers:  # now, so that a checkpoint of this epoch never comes without them
-            logger.log_metrics(named, trainer.global_step - 1)
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
+        write_scalars(trainer, named)  # at once, so that a checkpoint of this epoch never comes without them
 
     def embed(self, trainer: L.Trainer, task: Task) -> NDArray[np.float32]:
         """Embed all scans, each on one process, in evaluation mode: (N, D), the same on every process.

@@ -8,13 +8,16 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
-from fmct.callbacks.due import step_is_complete
-from fmct.evaluation.wording import duration
+from fmct.callbacks.logging_steps import step_is_complete
+from fmct.evaluation.wording import duration, significant
 from fmct.tasks.base import Task
 
-SHOWN = {"train/loss": "loss", "val/loss": "val loss", "val/auroc": "val AUROC", "knn/auroc": "kNN AUROC"}
+FIRST = {"train/loss": "loss {}", "train/scans_per_second": "{} scans/s"}
+BAR = 12
+THEN = {"val/loss": "val loss {}", "val/auroc": "val AUROC {}", "knn/auroc": "kNN AUROC {}"}
 
 
 class RunProgress(ProgressBar):
@@ -78,11 +81,12 @@ class RunProgress(ProgressBar):
     def state(self, trainer: L.Trainer) -> str:
         """Return what was logged last, scans per second, and the time left: `loss 0.43, 12.5 scans/s, 34 min left`."""
         logged = trainer.callback_metrics
-        parts = [f"{shown} {float(logged[name]):.4g}" for name, shown in SHOWN.items() if name in logged]
-        if "train/scans_per_second" in logged:
-            parts.append(f"{float(logged['train/scans_per_second']):.3g} scans/s")
+
+        def shown(wanted: dict[str, str]) -> list[str]:
+            return [text.format(significant(float(logged[name]))) for name, text in wanted.items() if name in logged]
+
         left = self.seconds_left(trainer.global_step, time.monotonic())
-        return ", ".join(parts + ([f"{duration(left)} left"] if left else []))
+        return ", ".join(shown(FIRST) + ([f"{duration(left)} left"] if left else []) + shown(THEN))
 
     def seconds_left(self, step: int, now: float) -> float | None:
         """Estimate the rest of the run by the pace of this process so far, validation and all; None at first."""
@@ -124,29 +128,33 @@ class BarProgress(RunProgress):
 
     def __init__(self, seconds_between: float = 1.0, console: Console | None = None) -> None:
         super().__init__(seconds_between)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[state]}"),
-            console=console,
-            refresh_per_second=2,
-        )
+        self.console = console
+        self.bar: Progress | None = None
         self.task = TaskID(0)
 
     def begin(self, trainer: L.Trainer) -> None:
-        """Draw the bar."""
-        self.task = self.bar.add_task(
-            f"epoch {trainer.current_epoch}", total=self.total_steps, completed=trainer.global_step, state="begins"
+        """Draw the bar. The last column takes the room that is left, and is cut off where there's too little."""
+        steps = len(f"{self.total_steps}/{self.total_steps}")
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=BAR, table_column=Column(min_width=BAR)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=steps)),
+            TextColumn("{task.fields[state]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            console=self.console,
+            refresh_per_second=2,
+            expand=True,
         )
+        place, step = f"epoch {trainer.current_epoch}", trainer.global_step
+        self.task = self.bar.add_task(place, total=self.total_steps, completed=step, state="begins")
         self.bar.start()
 
     def show(self, trainer: L.Trainer, state: str) -> None:
         """Move the bar."""
-        description = f"epoch {trainer.current_epoch}"
-        self.bar.update(self.task, completed=trainer.global_step, description=description, state=state)
+        if self.bar is not None:
+            place, step = f"epoch {trainer.current_epoch}", trainer.global_step
+            self.bar.update(self.task, completed=step, description=place, state=state)
 
     def end(self) -> None:
         """Leave the bar as it is."""
-        self.bar.stop()
+        if self.bar is not None:
+            self.bar.stop()

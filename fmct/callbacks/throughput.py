@@ -10,7 +10,7 @@ import lightning as L
 import torch
 
 from fmct.callbacks.data_wait import DataWait
-from fmct.callbacks.due import log_is_due
+from fmct.callbacks.logging_steps import log_is_due, write_scalars
 from fmct.callbacks.peak_flops import peak_flops
 from fmct.callbacks.step_flops import StepFlops
 
@@ -101,8 +101,7 @@ class Throughput(L.Callback):
             values |= {"mfu": flops / self.peak} if self.peak else {}
         if pl_module.device.type == "cuda":
             values["gpu_memory_gb"] = torch.cuda.max_memory_allocated(pl_module.device) / 1e9
-        for name, value in values.items():
-            pl_module.log(f"train/{name}", value, rank_zero_only=True)
+        write_scalars(trainer, {f"train/{name}": value for name, value in values.items()})
 
 
 @dataclass
