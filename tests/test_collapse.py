@@ -119,3 +119,14 @@ def test_a_healthy_run_raises_no_alarm(
     assert capsys.readouterr().err == ""
     metrics = pd.read_csv(tmp_path / "pretrain_mae_smoke" / "metrics.csv")
     assert metrics["train/rankme_centered"].between(1.2, 3).all()
+
+
+def test_what_watches_a_run_may_change_while_it_goes_on(
+    tiny: TinyCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = arguments(tiny, tmp_path, "mae", "--data.batch_size", "4", "--trainer.max_steps", "2")
+    assert main(flags) == 0
+    assert main([*flags, "--callbacks.max_bad_steps", "3", "--callbacks.collapse", "stop"]) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert "collapse: stop" in (tmp_path / "pretrain_mae_smoke" / "experiment.yaml").read_text()
+    assert main([*flags, "--optimizer.lr", "0.5"]) == 2

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TinyCohort
+from conftest import TIMED, TinyCohort
 from rich.console import Console
 from rich.text import Text
 from test_nan_guard import arguments
@@ -108,6 +108,20 @@ def test_speed_is_logged_and_adds_up(tiny: TinyCohort, tmp_path: Path, monkeypat
     pd.testing.assert_series_equal(speed["train/tflops"], expected, check_names=False, rtol=1e-5)
     peak = speed["train/tflops"] / speed["train/mfu"]
     assert peak.max() / peak.min() == pytest.approx(1, rel=1e-4)
+
+
+def test_logging_seldom_writes_the_same_numbers(tiny: TinyCohort, tmp_path: Path) -> None:
+    tables = []
+    for every in ("1", "3"):
+        more = ("--data.batch_size", "3", "--trainer.max_steps", "7", "--trainer.log_every_steps", every)
+        assert main(arguments(tiny, tmp_path / every, "dino", *more)) == 0
+        tables.append(pd.read_csv(tmp_path / every / "pretrain_dino_smoke" / "metrics.csv").set_index("step"))
+    always, seldom = (table[[name for name in table if name not in {*TIMED, "train/bad_steps"}]] for table in tables)
+    assert seldom.index.tolist() == [2, 5, 6]  # every third, and the last
+    pd.testing.assert_frame_equal(seldom, always.loc[[2, 5, 6], seldom.columns])
+    assert {"lr", "weight_decay", "gradient_norm", "teacher_temperature", "ema_momentum"} <= {
+        name.removeprefix("train/") for name in seldom
+    }
 
 
 def test_time_left_is_that_of_the_whole_run() -> None:

@@ -29,6 +29,7 @@ from fmct.experiment.loading import as_record, completed, digest
 from fmct.experiment.schema import Experiment
 
 EXPERIMENT, ENVIRONMENT, LAST = "experiment.yaml", "environment.json", "checkpoints/last.ckpt"
+WATCHING = "callbacks."
 PACKAGES = ("torch", "lightning", "monai", "numpy", "pydicom", "nibabel", "blosc2", "pydantic")
 
 
@@ -43,7 +44,8 @@ class Start:
 def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     """Make the run's folder, or find the checkpoint to go on from.
 
-    A run goes on when the configuration is the same; keys that are younger than the run count as their defaults.
+    A run goes on when the configuration is the same; keys that are younger than the run count as their defaults, and
+    the section `callbacks` may change: what watches a run has no part in what it learns.
     `fresh` sets the old folder aside, under a numbered name; so does another configuration where the old run never came
     to a checkpoint.
 
@@ -58,6 +60,7 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     folder = run_folder(experiment)
     record = as_record(experiment)
     changes = differences(completed(read_record(folder)), record) if (folder / EXPERIMENT).exists() else []
+    changes = [change for change in changes if not change.startswith(WATCHING)]
     if fresh or (changes and not (folder / LAST).exists()):
         if first_process and folder.exists():
             set_aside(folder)
