@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from fmct.console.command import Command, main
+from fmct.console.command import Command, check_flags, main
 from fmct.console.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ FLAGS_OF = {
     "cache": {"scans", "turns"},
     "scale": {"seconds_per_scan", "mb_per_scan", "rows"},
 }
-WHERE = "the command line of `fmct bench`"
 
 
 class Bench(Command):
@@ -51,12 +50,9 @@ class Bench(Command):
 
     def run(self) -> ExitCode:
         """Measure and print."""
-        for name in sorted(set().union(*FLAGS_OF.values()) & self.model_fields_set - FLAGS_OF[self.subject]):
-            subjects = " and ".join(subject for subject, flags in FLAGS_OF.items() if name in flags)
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag} doesn't go with {self.subject}", WHERE, f"it is a flag of {subjects}")
+        check_flags(self, self.subject, FLAGS_OF)
         if self.source is not None and not self.source.exists():
-            raise UsageError("there is no such folder", self.source, "name a folder of scans")
+            raise UsageError("there is no such file or folder", self.source, "name scans that are there")
         if self.subject == "scale":
             self._scale()
             return ExitCode.DONE

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from fmct.console.command import Command, main, names_in
+from fmct.console.command import Command, check_flags, main, names_in
 from fmct.console.disk_space import in_units, writing_into
 from fmct.console.errors import ExitCode, FmctError, UsageError
 from fmct.console.progress import track
@@ -45,7 +45,7 @@ class Cache(Command):
     Example: fmct cache export /scratch/cache --scan-ids 3f1c,90ab --out nifti/
     """
 
-    action: CliPositionalArg[Literal["ls", "rm", "export"]] = Field(description="what to do")
+    action: CliPositionalArg[Literal["ls", "rm", "export"]] = Field(description="ls, rm or export")
     folder: CliPositionalArg[Path] = Field(description="a cache, or the folder of one preprocessing in it")
     scan_ids: str = Field("", description="rm, export: these scans, separated by commas")
     manifest: Path | None = Field(None, description="rm, export: the scans of a manifest")
@@ -58,11 +58,7 @@ class Cache(Command):
 
     def run(self) -> ExitCode:
         """Do what is asked."""
-        given = {name for name in set().union(*FLAGS_OF.values()) if getattr(self, name)}
-        for name in sorted(given - FLAGS_OF[self.action]):
-            flag = "--" + name.replace("_output", "").replace("_", "-")
-            fit = " and ".join(action for action, flags in FLAGS_OF.items() if name in flags)
-            raise UsageError(f"{flag} doesn't go with {self.action}", WHERE, f"it is a flag of {fit}")
+        check_flags(self, self.action, FLAGS_OF)
         return {"ls": self._list, "rm": self._remove, "export": self._export}[self.action]()
 
     def _list(self) -> ExitCode:
@@ -88,21 +84,23 @@ class Cache(Command):
         if not (removal.files or removal.scan_ids or removal.folder_too):
             print(f"there is nothing to remove in {cache.folder}")
             return ExitCode.DONE
-        self._confirm(removal)
+        if not self._confirmed(removal):
+            print("nothing was removed")
+            return ExitCode.DONE
         removal.carry_out()
         print(f"removed {counted(removal)} from {cache.folder}: {in_units(removal.size_bytes)} are free again")
         if self.everything and (foreign := foreign_files(cache.folder)):
             print(f"{len(foreign)} files there aren't the cache's and stay, {foreign[0].name} for one")
         return ExitCode.DONE
 
-    def _confirm(self, removal: Removal) -> None:
+    def _confirmed(self, removal: Removal) -> bool:
         if self.yes:
-            return
+            return True
         question = f"remove {counted(removal)}, {in_units(removal.size_bytes)}, from {removal.cache.folder}"
         if not sys.stdin.isatty():
             raise UsageError(f"this would {question}", WHERE, "add --yes to do so: there is no terminal to ask on")
-        if input(f"{question[0].upper()}{question[1:]}? [y/N] ").strip().lower() not in {"y", "yes"}:
-            raise UsageError("nothing was removed", WHERE, "answer y, or add --yes, to remove it")
+        print(f"{question[0].upper()}{question[1:]}? [y/N] ", end="", flush=True)
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}  # the end of input is a no
 
     def _scan_ids(self, cache: VolumeCache) -> list[str]:
         if self.scan_ids and self.manifest is not None:
@@ -113,7 +111,7 @@ class Cache(Command):
             if len(inside) < len(wanted):
                 print(f"{len(wanted) - len(inside)} of the manifest's {len(wanted)} scans aren't in the cache")
             return inside
-        names = names_in(self.scan_ids)
+        names = list(dict.fromkeys(names_in(self.scan_ids)))
         for name in names:
             if name not in cache:
                 raise UsageError(f"there is no scan {name} in the cache", cache.folder, "see its index.parquet")
