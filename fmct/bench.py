@@ -36,7 +36,9 @@ class Bench(Command):
     Example: fmct bench preprocess --turns 5
     """
 
-    subject: CliPositionalArg[Literal["index", "preprocess", "cache", "scale"]] = Field(description="what to measure")
+    subject: CliPositionalArg[Literal["index", "preprocess", "cache", "scale"]] = Field(
+        description="index, preprocess, cache or scale"
+    )
     series: int = Field(100, ge=1, description="index: how many synthetic series of 40 slices to write and read")
     source: Path | None = Field(
         None, description="index: a folder of DICOM files to read instead; preprocess: a NIfTI file or DICOM series too"
@@ -45,7 +47,7 @@ class Bench(Command):
     seconds_per_scan: float = Field(0.1, gt=0, description="scale: core-seconds that preprocessing takes")
     mb_per_scan: float = Field(1.0, gt=0, description="scale: megabytes of a cached volume")
     rows: int = Field(361_663, ge=100, description="scale: scans of the made-up archive")
-    turns: int = Field(5, ge=1, description="how often each way is timed; the median counts")
+    turns: int = Field(5, ge=1, description="all but scale: how often each way is timed; the median counts")
     json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
 
     def run(self) -> ExitCode:

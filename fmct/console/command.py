@@ -127,10 +127,11 @@ def check_flags(command: Command, action: str, fields_of: Mapping[str, Collectio
     """
     bound = set().union(*fields_of.values())
     for name in sorted(bound & command.model_fields_set - set(fields_of[action])):
-        actions = " and ".join(one for one, fields in fields_of.items() if name in fields)
+        actions = [one for one, fields in fields_of.items() if name in fields]
+        listed = " and ".join(filter(None, (", ".join(actions[:-1]), actions[-1])))
         where = f"the command line of `fmct {command_name(type(command))}`"
         what = f"{flag_of(type(command), name)} doesn't go with {action}"
-        raise UsageError(what, where, f"it is a flag of {actions}")
+        raise UsageError(what, where, f"it is a flag of {listed}")
 
 
 def argument_error(message: str, program: str, flags: Sequence[str]) -> UsageError:
