@@ -19,7 +19,7 @@ from fmct.console.disk_space import in_units, writing_into
 from fmct.console.errors import ExitCode, FmctError, UsageError
 from fmct.console.progress import track
 from fmct.data.cache_contents import Contents, contents_of, total_bytes
-from fmct.data.cache_folders import preset_folders
+from fmct.data.cache_folders import preset_folder, preset_folders
 from fmct.data.cache_removal import Removal, foreign_files, of_everything, of_leftovers, of_scans
 from fmct.data.manifest import read_manifest
 from fmct.data.volumes import VolumeCache
@@ -62,41 +62,52 @@ class Cache(Command):
         return {"ls": self._list, "rm": self._remove, "export": self._export}[self.action]()
 
     def _list(self) -> ExitCode:
-        found = [contents_of(VolumeCache.open(folder)) for folder in preset_folders(self.folder)]
+        folders = preset_folders(self.folder)
+        found: list[Contents] = []
+        problems: list[UsageError] = []
+        for folder in folders:
+            try:
+                found.append(contents_of(VolumeCache.open(folder)))
+            except UsageError as error:
+                if len(folders) == 1:
+                    raise
+                problems.append(error)
         if self.json_output:
             print(json.dumps([contents.described() for contents in found], indent=2))
-        else:
+        elif found:
             print("\n\n".join(in_words(contents) for contents in found))
-        return ExitCode.DONE
+        for problem in problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return ExitCode.SOME_REJECTED if problems else ExitCode.DONE
 
     def _remove(self) -> ExitCode:
         chosen = [bool(self.scan_ids), self.manifest is not None, self.everything, self.leftovers]
         if sum(chosen) != 1:
             fix = "give one of --scan-ids, --manifest, --leftovers and --everything"
             raise UsageError("what to remove must be said in one way", WHERE, fix)
-        cache = VolumeCache.open(self.folder)
         if self.everything:
-            removal = of_everything(cache)
+            removal = of_everything(preset_folder(self.folder))
         else:
+            cache = VolumeCache.open(self.folder)
             removal = of_leftovers(cache) if self.leftovers else of_scans(cache, self._scan_ids(cache))
         if removal.kept:
             print(f"{removal.kept} leftovers are younger than an hour and stay: a run may be going on")
-        if not (removal.files or removal.scan_ids or removal.folder_too):
-            print(f"there is nothing to remove in {cache.folder}")
+        if not (removal.files or removal.scan_ids or self.everything):
+            print(f"there is nothing to remove in {removal.folder}")
             return ExitCode.DONE
         if not self._confirmed(removal):
             print("nothing was removed")
             return ExitCode.DONE
         removal.carry_out()
-        print(f"removed {counted(removal)} from {cache.folder}: {in_units(removal.size_bytes)} are free again")
-        if self.everything and (foreign := foreign_files(cache.folder)):
+        print(f"removed {counted(removal)} from {removal.folder}: {in_units(removal.size_bytes)} are free again")
+        if self.everything and (foreign := foreign_files(removal.folder)):
             print(f"{len(foreign)} files there aren't the cache's and stay, {foreign[0].name} for one")
         return ExitCode.DONE
 
     def _confirmed(self, removal: Removal) -> bool:
         if self.yes:
             return True
-        question = f"remove {counted(removal)}, {in_units(removal.size_bytes)}, from {removal.cache.folder}"
+        question = f"remove {counted(removal)}, {in_units(removal.size_bytes)}, from {removal.folder}"
         if not sys.stdin.isatty():
             raise UsageError(f"this would {question}", WHERE, "add --yes to do so: there is no terminal to ask on")
         print(f"{question[0].upper()}{question[1:]}? [y/N] ", end="", flush=True)
@@ -146,7 +157,8 @@ class Cache(Command):
 
 def counted(removal: Removal) -> str:
     """Return how much is removed, in words."""
-    return f"{len(removal.files)} files and {len(removal.scan_ids)} rows of the index"
+    rows = "" if removal.cache is None else f" and {len(removal.scan_ids)} rows of the index"
+    return f"{len(removal.files)} files{rows}"
 
 
 def mean_raw_bytes(index: pd.DataFrame) -> float:

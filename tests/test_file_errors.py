@@ -16,6 +16,7 @@ from fmct.cache import COMMAND as CACHE
 from fmct.console.command import exit_code, main
 from fmct.console.errors import ExitCode
 from fmct.console.lock_file import LockedError, held
+from fmct.data.presets import IsotropicSettings
 from fmct.data.volumes import VolumeCache
 from fmct.preprocess import COMMAND as PREPROCESS
 
@@ -151,3 +152,32 @@ def test_verify_refuses_what_it_would_not_use(
     cohort = make_cohort(tmp_path, scans=2, side=8)
     assert main(PREPROCESS, [str(cohort.manifest), "--cache", str(cohort.cache), "--verify", *flags]) == 2
     assert f"{flags[0]} doesn't go with --verify" in capsys.readouterr().err
+
+
+def test_a_cache_of_another_version_is_passed_over_and_can_be_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_cohort(tmp_path, scans=2, side=8).cache
+    good = VolumeCache.open(root)
+    old = VolumeCache.create(root, IsotropicSettings(spacing_mm=4))
+    settings = old.folder / "settings.json"
+    settings.write_text(settings.read_text().replace('"version": 2', '"version": 1'))
+    assert main(CACHE, ["ls", str(root)]) == 3
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{good.folder}\n")
+    assert "version: Input should be 2" in said.err
+    assert main(CACHE, ["ls", str(old.folder)]) == 2
+    assert main(CACHE, ["rm", str(old.folder), "--everything", "--yes"]) == 0
+    assert not old.folder.exists()
+    assert main(CACHE, ["ls", str(root)]) == 0
+
+
+@pytest.mark.parametrize("content", ['{"editor.fontSize": 12}', "[]", "// no JSON"])
+def test_a_folder_with_settings_of_another_program_is_left_alone(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.json").write_text(content)
+    (tmp_path / "index.parquet").write_text("mine")
+    assert main(CACHE, ["rm", str(tmp_path), "--everything", "--yes"]) == 2
+    assert "isn't a cache's" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"settings.json", "index.parquet"}
