@@ -91,6 +91,8 @@ class Preprocess(Command):
         interrupted = False
         try:
             with interruptible(), writing_into(folder, tally.bytes_needed, GOES_ON):
+                if not folder.exists() and not where.elsewhere:
+                    self._check_scans(frame)
                 cache = VolumeCache.create(self.cache, settings)
                 todo = self._todo(frame, cache, tally)
                 if len(todo):
@@ -102,6 +104,13 @@ class Preprocess(Command):
             print("interrupted; what is done is kept: run the same command again to go on", file=sys.stderr)
             return ExitCode.PREEMPTED
         return ExitCode.SOME_REJECTED if tally.codes or tally.rejected_before else ExitCode.DONE
+
+    def _check_scans(self, frame: pd.DataFrame) -> None:
+        """Check that scans are there before a new cache is made, which would stay behind empty."""
+        from fmct.data.cache_filling import SCANS_TO_PROBE
+        from fmct.data.worker_fitness import check_scans
+
+        check_scans(Path(frame.attrs["root"]), frame.head(SCANS_TO_PROBE).to_dict("records"))
 
     def _todo(self, frame: pd.DataFrame, cache: VolumeCache, tally: Tally) -> pd.DataFrame:
         """Return the rows of the manifest that are to be worked on, and count the others."""

@@ -181,3 +181,12 @@ def test_a_folder_with_settings_of_another_program_is_left_alone(
     assert main(CACHE, ["rm", str(tmp_path), "--everything", "--yes"]) == 2
     assert "isn't a cache's" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"settings.json", "index.parquet"}
+
+
+def test_a_wrong_root_leaves_no_empty_cache_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cohort = make_cohort(tmp_path, scans=8, side=8)  # whose scans exist in the cache alone
+    (tmp_path / "elsewhere").mkdir()
+    flags = ["--cache", str(tmp_path / "new"), "--root", str(tmp_path / "elsewhere"), "--workers", "0"]
+    assert main(PREPROCESS, [str(cohort.manifest), *flags]) == 2
+    assert "the scans aren't there" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
