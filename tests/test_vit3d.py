@@ -229,3 +229,32 @@ def test_decoder_puts_seen_patches_where_they_were() -> None:
     changed[:, 1:] += 1
     moved = (decoder(changed, masking.restore_BN) != base).any(-1)
     assert torch.equal(moved, masking.mask_BN == 0)
+
+
+def test_absent_patches_change_no_other_token() -> None:
+    torch.manual_seed(0)
+    model = ViT3DConfig(width=24, depth=2, heads=2, patch_voxels=4, registers=1).build(1, 8).eval()
+    x = torch.rand(2, 1, 8, 8, 8)
+    keep = torch.tensor([[3, 5, 1, 0], [6, 2, 7, 4]])
+    absent = torch.tensor([[False, False, True, True], [False, False, False, False]])
+    tokens = model(x, keep, absent_BK=absent)
+    torch.testing.assert_close(tokens[:1, :4], model(x[:1], keep[:1, :2]))
+    torch.testing.assert_close(tokens[1:], model(x[1:], keep[1:]))
+    whole = model(x, absent_BK=torch.nn.functional.one_hot(torch.tensor([3, 0]), 8).bool())
+    torch.testing.assert_close(whole[0, 6:], model(x, torch.tensor([[0, 1, 2, 4, 5, 6, 7]] * 2))[0, 5:])
+
+
+def test_hidden_patches_carry_the_mask_token_and_nothing_of_themselves() -> None:
+    torch.manual_seed(0)
+    model = ViT3DConfig(width=24, depth=1, heads=2, patch_voxels=4, registers=1).build(1, 8).eval()
+    x, hidden = torch.rand(1, 1, 8, 8, 8), torch.zeros(1, 8, dtype=torch.bool)
+    hidden[0, 0] = True
+    token = torch.randn(1, 1, 24, requires_grad=True)
+    other = x.clone()
+    other[..., :4, :4, :4] = 0
+    tokens = model(x, hidden_BN=hidden, mask_token=token)
+    torch.testing.assert_close(tokens, model(other, hidden_BN=hidden, mask_token=token))
+    assert (tokens - model(x)).abs().max() > 1e-3
+    tokens.sum().backward()
+    assert token.grad is not None
+    assert token.grad.abs().sum() > 0

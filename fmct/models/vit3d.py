@@ -111,12 +111,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Let every token attend to every token of its scan, (B, N, D) to (B, N, D)."""
+    def forward(self, x_BND: Tensor, attended_BN: Tensor | None = None) -> Tensor:
+        """Let every token attend to every token of its scan, or to those that `attended_BN` (bool) marks."""
         batch, tokens, width = x_BND.shape
         qkv = self.qkv(x_BND).reshape(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        mask = None if attended_BN is None else attended_BN[:, None, None]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         projected: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, tokens, width))
         return projected
 
@@ -155,9 +156,9 @@ class Block(nn.Module):
     def _branch(self, branch_BND: Tensor) -> Tensor:
         return drop_path(branch_BND, self.drop_path) if self.training and self.drop_path else branch_BND
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Apply attention, then the MLP, each added to its input, (B, N, D) to (B, N, D)."""
-        x_BND = x_BND + self._branch(self.attention(self.norm1(x_BND)))
+    def forward(self, x_BND: Tensor, attended_BN: Tensor | None = None) -> Tensor:
+        """Apply attention, to the marked tokens if `attended_BN` is given, then the MLP, each added to its input."""
+        x_BND = x_BND + self._branch(self.attention(self.norm1(x_BND), attended_BN))
         return x_BND + self._branch(self.mlp(self.norm2(x_BND)))
 
 
@@ -221,12 +222,23 @@ class ViT3D(nn.Module):
         _, _, z, y, x = x_BCZYX.shape
         return patch_grid((z, y, x), self.patch_zyx)
 
-    def forward(self, x_BCZYX: Tensor, keep_BK: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BCZYX: Tensor,
+        keep_BK: Tensor | None = None,
+        *,
+        absent_BK: Tensor | None = None,
+        hidden_BN: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Tensor:
         """Turn windows into tokens.
 
         Args:
             x_BCZYX: (B, C, Z, Y, X) float windows in [0, 1].
             keep_BK: (B, K) int64 indices of the patches to see, in this order (no others are computed); None sees all.
+            absent_BK: (B, K) bool, (B, N) without `keep_BK`: True where a patch only fills up; no token attends to it.
+            hidden_BN: (B, N) bool, True where `mask_token` stands in a patch's place; not together with `keep_BK`.
+            mask_token: (1, 1, D), needed with `hidden_BN`.
 
         Returns:
             (B, 1 + R + N, D), or K instead of N, after the final norm: CLS, registers, patches in row-major order.
@@ -236,13 +248,17 @@ class ViT3D(nn.Module):
         """
         positions_1ND = interpolate_positions(self.positions, self.grid_zyx, self.grid_of(x_BCZYX))
         positions = positions_1ND if keep_BK is None else positions_1ND[0][keep_BK]
-        patches_BND = self.patch_embedding(x_BCZYX, keep_BK) + positions
+        patches_BND = self.patch_embedding(x_BCZYX, keep_BK)
+        if hidden_BN is not None and mask_token is not None:
+            patches_BND = torch.where(hidden_BN[..., None], mask_token.to(patches_BND.dtype), patches_BND)
+        patches_BND = patches_BND + positions
         prefix = [t for t in (self.cls_token, self.register_tokens) if t is not None]
         x_BND = torch.cat([*(t.expand(len(patches_BND), -1, -1) for t in prefix), patches_BND], dim=1)
+        attended_BN = None if absent_BK is None else F.pad(~absent_BK, (self.prefix_tokens, 0), value=True)
         for block in self.blocks:
             if self.config.checkpoint_activations and torch.is_grad_enabled():
-                x_BND = checkpoint(block, x_BND, use_reentrant=False)
+                x_BND = checkpoint(block, x_BND, attended_BN, use_reentrant=False)
             else:
-                x_BND = block(x_BND)
+                x_BND = block(x_BND, attended_BN)
         tokens: Tensor = self.norm(x_BND)
         return tokens

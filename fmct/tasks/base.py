@@ -16,10 +16,12 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
-from torch import nn
+from torch import Tensor, nn
 
 from fmct.experiment.optim import OptimizerConfig, cosine
 from fmct.models.backbones import Backbone
+from fmct.views.crops import CropConfig
+from fmct.views.intensity import IntensityConfig, change_intensity
 from fmct.views.network_input import InputConfig
 
 Batch = dict[str, Any]
@@ -68,6 +70,26 @@ class Task(L.LightningModule):
         if self.trainer.training:
             return self.make_views(batch, self.generators(batch))
         return self.whole_view(batch)
+
+    def random_view(
+        self,
+        batch: Batch,
+        generators: list[np.random.Generator],
+        crops: CropConfig,
+        intensity: IntensityConfig,
+        voxels: int | None = None,
+    ) -> Tensor:
+        """Draw and make one view of each scan, (B, C, voxels, voxels, voxels) float32 in [0, 1].
+
+        Args:
+            batch: what the loader gave.
+            generators: one per scan.
+            crops: what part of the scan is shown.
+            intensity: how its intensities are changed.
+            voxels: side of the view, if not `input.voxels`.
+        """
+        view = self.setting.input.view(batch["hu"], crops.draw(generators), voxels)
+        return change_intensity(view, intensity.draw(generators))
 
     def generators(self, batch: Batch) -> list[np.random.Generator]:
         """Return one random generator per scan, set by seed, epoch, scan and, where it came before, how often.

@@ -23,7 +23,7 @@ from fmct.models.backbones import Backbone
 from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
 from fmct.tasks.base import Batch, Setting, Task
 from fmct.views.crops import CropConfig
-from fmct.views.intensity import IntensityConfig, change_intensity
+from fmct.views.intensity import IntensityConfig
 
 LATERAL = re.compile(r"left|right", re.IGNORECASE)
 HeadConfig = Annotated[LinearHeadConfig | AttentiveHeadConfig, Field(discriminator="kind")]
@@ -110,8 +110,7 @@ class ClassifierTask(Task):
 
     def make_views(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
         """Make one lightly changed view per scan: `x` (B, C, Z, Y, X)."""
-        x = self.setting.input.view(batch["hu"], self.config.crops.draw(generators))
-        return batch | {"x": change_intensity(x, self.config.intensity.draw(generators))}
+        return batch | {"x": self.random_view(batch, generators, self.config.crops, self.config.intensity)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify views: (B, C, Z, Y, X) float32 in [0, 1] -> (B, L) logits."""

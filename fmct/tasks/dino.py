@@ -22,7 +22,7 @@ from fmct.models.backbones import Backbone
 from fmct.models.heads import DINOHead, DINOHeadConfig
 from fmct.tasks.base import Batch, Setting, Task
 from fmct.views.crops import CropConfig
-from fmct.views.intensity import IntensityConfig, change_intensity
+from fmct.views.intensity import IntensityConfig
 from fmct.views.slices import middle_slices
 
 GLOBAL_VIEWS = 2
@@ -91,10 +91,8 @@ class DINOTask(Task):
         voxels = self.setting.input.voxels
 
         def make(crops: CropConfig, count: int, side: int) -> Tensor:
-            drawn = [(crops.draw(generators), self.config.intensity.draw(generators)) for _ in range(count)]
-            views = [self.setting.input.view(batch["hu"], theta, side) for theta, _ in drawn]
-            pairs = zip(views, drawn, strict=True)
-            return torch.cat([change_intensity(view, parameters) for view, (_, parameters) in pairs])
+            views = [self.random_view(batch, generators, crops, self.config.intensity, side) for _ in range(count)]
+            return torch.cat(views)
 
         views = {"global_views": make(self.config.global_crops, GLOBAL_VIEWS, voxels)}
         if self.config.local_views:

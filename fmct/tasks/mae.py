@@ -21,7 +21,7 @@ from fmct.models.masking import Masking, random_keep
 from fmct.models.vit3d import ViT3D
 from fmct.tasks.base import Batch, Setting, Task
 from fmct.views.crops import CropConfig
-from fmct.views.intensity import IntensityConfig, change_intensity
+from fmct.views.intensity import IntensityConfig
 from fmct.views.slices import middle_slices
 
 
@@ -57,8 +57,7 @@ class MAETask(Task):
 
     def make_views(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
         """Make `x` (B, C, Z, Y, X) in [0, 1] and `noise` (B, N), which decides what is hidden."""
-        theta = self.config.crops.draw(generators)
-        x = change_intensity(self.setting.input.view(batch["hu"], theta), self.config.intensity.draw(generators))
+        x = self.random_view(batch, generators, self.config.crops, self.config.intensity)
         return batch | {"x": x, "noise": self._noise(x, generators)}
 
     def whole_view(self, batch: Batch) -> Batch:
