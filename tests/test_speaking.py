@@ -97,4 +97,7 @@ def test_before_they_are_connected_one_process_of_a_machine_speaks(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    waited: list[float] = []
+    monkeypatch.setattr("fmct.experiment.speaking.time.sleep", waited.append)
     assert first_to_speak() == speaks
+    assert bool(waited) == (not speaks)  # for what started them ends all when one has ended

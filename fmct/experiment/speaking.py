@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
 
 KEY = "fmct/errors"
+SECONDS_TO_SPEAK = 5.0
+"""Whoever started the processes may end all when one has ended: a silent one leaves the first time to speak."""
 
 
 def first_to_speak() -> bool:
@@ -25,5 +28,8 @@ def first_to_speak() -> bool:
             return False
     for started_by, place in (("TORCHELASTIC_RUN_ID", "LOCAL_RANK"), ("SLURM_STEP_ID", "SLURM_LOCALID")):
         if started_by in os.environ:
-            return os.environ.get(place, "0") == "0"
+            first = os.environ.get(place, "0") == "0"
+            if not first:
+                time.sleep(SECONDS_TO_SPEAK)
+            return first
     return True
