@@ -25,9 +25,9 @@ from fmct.experiment.speaking import first_to_speak
 
 rank, port, failing = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-dist.barrier()
 
 def work():
+    dist.barrier()  # which the other one may still be in when this one has failed
     if rank == failing:
         raise FmctError("the disk is full", "runs/x", "free some space")
     dist.all_reduce(torch.zeros(1))  # of which the other one will never hear
