@@ -39,7 +39,14 @@ class Setting:
 
 
 class Task(L.LightningModule):
-    """Base of the pretext tasks and the classifier."""
+    """Base of the pretext tasks and the classifier.
+
+    Attributes:
+        watched_features: (B, D) the encoder's features of the last training step, detached, by which a collapse is
+            seen; None where a task watches none.
+    """
+
+    watched_features: Tensor | None = None
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -102,7 +109,10 @@ class Task(L.LightningModule):
         """Draw and make one view of each scan, the same as `random_view`, and mark its patches that aren't air.
 
         Args:
-            batch, generators, crops, intensity: as `random_view` takes them.
+            batch: what the loader gave.
+            generators: one per scan.
+            crops: what part of the scan is shown.
+            intensity: how its intensities are changed.
             patch_zyx: voxels of a patch along each axis.
 
         Returns:

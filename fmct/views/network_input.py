@@ -50,7 +50,9 @@ class InputConfig(Config):
         """Sample a view of each scan as the cache has it, for `shown` and `foreground`.
 
         Args:
-            volumes, theta, voxels: as `view` takes them.
+            volumes: as `view` takes them.
+            theta: (B, 3, 4) affine maps.
+            voxels: side of the view, if not the configured one.
 
         Returns:
             (B, 1, voxels, voxels, voxels) float32, Hounsfield units; or (B, C, ...) windows in [0, 1].
