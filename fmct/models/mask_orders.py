@@ -78,7 +78,7 @@ class BlockMasking(Config):
         planes /= np.abs(planes).sum(1, keepdims=True)
         centers = np.stack(np.meshgrid(*((np.arange(n) + 0.5) / n for n in grid_zyx), indexing="ij"), -1).reshape(-1, 3)
         along = (planes[first] * (2 * centers - 1)).sum(1) / 2 + 0.5
-        return ((BLOCKS_PER_SCAN - first + along) / (BLOCKS_PER_SCAN + 1)).astype(np.float32)
+        return np.asarray((BLOCKS_PER_SCAN - first + along) / (BLOCKS_PER_SCAN + 1), np.float32)
 
 
 MaskingConfig = Annotated[RandomMasking | BlockMasking, Field(discriminator="kind")]

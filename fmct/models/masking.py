@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmct.console.errors import UsageError
 
@@ -26,6 +26,10 @@ class Foreground(NamedTuple):
     def of(cls, patches_BN: Tensor) -> Foreground:
         """Count the patches of each view: fetched from the device once per batch, before the step."""
         return cls(patches_BN, patches_BN.sum(1).tolist())
+
+    def first(self, views: int) -> Foreground:
+        """Return that of the first so many views."""
+        return Foreground(self.patches_BN[:views], self.counts[:views])
 
 
 class Masking(NamedTuple):
@@ -59,18 +63,6 @@ class Masking(NamedTuple):
         """(B, M) float32: 1 where a patch that takes part is hidden."""
         scored_BM = self.of_shown(self.mask_BN)
         return scored_BM if self.absent_BM is None else scored_BM * ~self.absent_BM
-
-
-class MaskToken(nn.Module):
-    """A learned token that stands in the place of hidden patches, zero at first (as in DINOv2)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.token = nn.Parameter(torch.zeros(1, 1, width))
-
-    def no_decay_names(self) -> set[str]:
-        """Name the parameters of two and more dimensions that weight decay should leave alone."""
-        return {"token"}
 
 
 def draw_noise(batch: int, patches: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:

@@ -78,7 +78,7 @@ class MAETask(Task):
         """Restore what was hidden; the loss counts hidden patches only."""
         made = self.reconstruct(batch)
         loss = self.config.loss(made)
-        self.watched_features = made.seen_BD.detach()
+        self.watched_features = made.seen_BD
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -90,8 +90,7 @@ class MAETask(Task):
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """Draw up to three scans: what is there, what the encoder sees, what the decoder makes of it."""
         foreground: Foreground | None = batch.get("foreground")
-        few = None if foreground is None else Foreground(foreground.patches_BN[:3], foreground.counts[:3])
-        masking = self.config.mask(batch["noise"][:3], few)
+        masking = self.config.mask(batch["noise"][:3], foreground and foreground.first(3))
         return {"reconstruction": self.config.picture(self.backbone, self.decoder, batch["x"][:3], masking)}
 
     def packaged_backbone(self) -> Backbone:

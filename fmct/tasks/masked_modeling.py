@@ -34,7 +34,7 @@ class Reconstruction(NamedTuple):
     target_BMP: Tensor
     masking: Masking
     seen_BD: Tensor
-    """Mean of the encoder's tokens of seen patches."""
+    """Mean of the encoder's tokens of seen patches, detached."""
 
 
 class MaskedModelingConfig(Config):
@@ -69,7 +69,7 @@ class MaskedModelingConfig(Config):
         latent = encoder(x, masking.keep_BK, absent_BK=masking.absent_BK)
         prediction = decoder(latent, masking.restore_BN, shown_BM=masking.shown_BM, absent_BM=masking.absent_BM)
         target = blur(x, torch.full((len(x),), self.target_blur_voxels)) if self.target_blur_voxels else x
-        patches = latent[:, encoder.prefix_tokens :].float()
+        patches = latent[:, encoder.prefix_tokens :].detach().float()
         if masking.absent_BK is None:
             seen_BD = patches.mean(1)
         else:
