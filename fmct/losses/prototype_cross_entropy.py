@@ -32,18 +32,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         by_embedding = torch.empty_like(embedding_RD)
         by_directions = torch.zeros_like(directions_KD)
         loss = embedding_RD.new_zeros((), dtype=torch.float32)
-        row = 0
         with torch.autocast(kind, enabled=False):
-            for target_BK in targets:
-                for target in torch.split(target_BK, chunk_rows):
-                    rows = slice(row, row + len(target))
-                    row += len(target)
-                    embedding, weight_R1 = embedding_RD[rows].to(product_type), weight_R[rows, None]
-                    log_p = (embedding @ directions.T).float().div_(temperature).log_softmax(-1)
-                    loss -= (target * log_p * weight_R1).sum()
-                    by_logits = log_p.exp_().mul_(target.sum(-1, keepdim=True)).sub_(target)
-                    by_logits = by_logits.mul_(weight_R1 / temperature).to(product_type)
-                    by_embedding[rows] = (by_logits @ directions).to(by_embedding.dtype)
+            for start in range(0, len(embedding_RD), chunk_rows):
+                rows = slice(start, start + chunk_rows)
+                embedding, weight_R1 = embedding_RD[rows].to(product_type), weight_R[rows, None]
+                target = _rows_of(targets, start, start + len(embedding))
+                log_p = (embedding @ directions.T).float().div_(temperature).log_softmax(-1)
+                loss -= (target * log_p).sum(-1) @ weight_R[rows]
+                by_logits = log_p.exp_().mul_(target.sum(-1, keepdim=True)).sub_(target)
+                by_logits = by_logits.mul_(weight_R1 / temperature).to(product_type)
+                by_embedding[rows] = by_logits @ directions
+                if product_type == by_directions.dtype:
+                    by_directions.addmm_(by_logits.T, embedding)
+                else:
                     by_directions += by_logits.T @ embedding
         ctx.save_for_backward(by_embedding, by_directions)
         return loss
@@ -53,6 +54,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         by_embedding, by_directions = ctx.saved_tensors
         nothing = [None] * (len(ctx.needs_input_grad) - 2)
         return by_embedding * by_loss[0], by_directions * by_loss[0], *nothing
+
+
+def _rows_of(targets: Sequence[Tensor], start: int, end: int) -> Tensor:
+    """Return rows start to end of tensors of equally many rows, as if they were one."""
+    each = len(targets[0])
+    first, last = start // each, (end - 1) // each
+    pieces = [targets[n][max(start - n * each, 0) : end - n * each] for n in range(first, last + 1)]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def prototype_cross_entropy(
@@ -68,8 +77,8 @@ def prototype_cross_entropy(
     Args:
         embedding_RD: (R, D) float, the student's; under autocast products are as precise as they would be there.
         directions_KD: (K, D) float, the prototypes.
-        targets: (rows, K) float32 each, R rows together, in the order of `embedding_RD`; the same tensor may come
-            again. No gradient flows into them.
+        targets: (rows, K) float32 each, equally many rows, R together, in the order of `embedding_RD`; the same tensor
+            may come again. No gradient flows into them.
         weight_R: (R,) float32.
         temperature: divides the products.
         chunk_rows: rows at a time.
