@@ -23,7 +23,7 @@ def kl_to_uniform(p: Tensor) -> Tensor:
 
     Of the mean target over many scans: near 0 when all prototypes are used alike, log K when one is for all.
     """
-    return -entropy(p) + math.log(p.shape[-1])
+    return (math.log(p.shape[-1]) - entropy(p)).clamp(min=0)
 
 
 def feature_std(x_BD: Tensor) -> Tensor:
