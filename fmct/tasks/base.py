@@ -39,7 +39,14 @@ class Setting:
 
 
 class Task(L.LightningModule):
-    """Base of the pretext tasks and the classifier."""
+    """Base of the pretext tasks and the classifier.
+
+    Attributes:
+        watched_features: (B, D) the encoder's features of the last training step, detached, by which a collapse is
+            seen; None where a task watches none.
+    """
+
+    watched_features: Tensor | None = None
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -90,6 +97,31 @@ class Task(L.LightningModule):
         """
         view = self.setting.input.view(batch["hu"], crops.draw(generators), voxels)
         return change_intensity(view, intensity.draw(generators))
+
+    def random_view_with_foreground(
+        self,
+        batch: Batch,
+        generators: list[np.random.Generator],
+        crops: CropConfig,
+        intensity: IntensityConfig,
+        patch_zyx: tuple[int, int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Draw and make one view of each scan, the same as `random_view`, and mark its patches that aren't air.
+
+        Args:
+            batch: what the loader gave.
+            generators: one per scan.
+            crops: what part of the scan is shown.
+            intensity: how its intensities are changed.
+            patch_zyx: voxels of a patch along each axis.
+
+        Returns:
+            (B, C, voxels, voxels, voxels) float32 in [0, 1], and (B, N) bool: patches with any voxel above -700 HU.
+        """
+        sees = self.setting.input
+        sampled = sees.sampled(batch["hu"], crops.draw(generators))
+        foreground_BN = sees.foreground(sampled, batch["hu"], patch_zyx)
+        return change_intensity(sees.shown(sampled, batch["hu"]), intensity.draw(generators)), foreground_BN
 
     def generators(self, batch: Batch) -> list[np.random.Generator]:
         """Return one random generator per scan, set by seed, epoch, scan and, where it came before, how often.
