@@ -1,13 +1,29 @@
-"""How much the features of different scans differ: what a collapse takes away.
+"""How much the features and the targets of different scans differ: what a collapse takes away.
 
-B scans, D width.
+B scans, D width, K prototypes.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Entropy in nats of distributions (..., K): (...). At most log K, where they are uniform."""
+    nats: Tensor = torch.special.entr(p).sum(-1)
+    return nats
+
+
+def kl_to_uniform(p: Tensor) -> Tensor:
+    """Divergence in nats of distributions (..., K) from the uniform one: (...).
+
+    Of the mean target over many scans: near 0 when all prototypes are used alike, log K when one is for all.
+    """
+    return (math.log(p.shape[-1]) - entropy(p)).clamp(min=0)
 
 
 def feature_std(x_BD: Tensor) -> Tensor:
@@ -35,5 +51,4 @@ def rankme(x_BD: Tensor, epsilon: float = 1e-7) -> Tensor:
     """
     singular = torch.linalg.svdvals(x_BD.float())
     share = singular / singular.sum().clamp(min=torch.finfo(singular.dtype).tiny) + epsilon
-    entropy: Tensor = -(share * share.log()).sum()
-    return entropy.exp()
+    return entropy(share).exp()

@@ -44,7 +44,8 @@ class Task(L.LightningModule):
 
     Attributes:
         bad_step: () bool, whether the gradient of the last step was no finite number, so that it was skipped.
-        watched_features: (B, D) embeddings of the last step, detached, for the collapse alarm; None: there are none.
+        watched_features: (B, D) the encoder's features of the last training step, detached, by which a collapse is
+            seen; None where a task watches none.
         prototypes: K, that a self-distilling task chooses among; None: it has none.
     """
 
@@ -61,13 +62,13 @@ class Task(L.LightningModule):
 
         What belongs to a step that isn't written anyway is dropped here: Lightning spends half a millisecond on each.
         """
-        if not (kwargs.get("on_epoch") or kwargs.get("prog_bar") or self._is_written()):
+        if not (kwargs.get("on_epoch") or kwargs.get("prog_bar") or self.log_is_written()):
             return
         if isinstance(value, int | float) and not kwargs.get("sync_dist"):
             value = torch.tensor(value, dtype=torch.float32)
         super().log(name, value, *args, **kwargs)
 
-    def _is_written(self) -> bool:
+    def log_is_written(self) -> bool:
         """Say whether what is logged now gets into the logs: outside of steps, every n of them, and at the last one."""
         if not self.trainer.training or "epoch" in (self._current_fx_name or ""):
             return True
@@ -120,6 +121,31 @@ class Task(L.LightningModule):
         """
         view = self.setting.input.view(batch["hu"], crops.draw(generators), voxels)
         return change_intensity(view, intensity.draw(generators))
+
+    def random_view_with_foreground(
+        self,
+        batch: Batch,
+        generators: list[np.random.Generator],
+        crops: CropConfig,
+        intensity: IntensityConfig,
+        patch_zyx: tuple[int, int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Draw and make one view of each scan, the same as `random_view`, and mark its patches that aren't air.
+
+        Args:
+            batch: what the loader gave.
+            generators: one per scan.
+            crops: what part of the scan is shown.
+            intensity: how its intensities are changed.
+            patch_zyx: voxels of a patch along each axis.
+
+        Returns:
+            (B, C, voxels, voxels, voxels) float32 in [0, 1], and (B, N) bool: patches with any voxel above -700 HU.
+        """
+        sees = self.setting.input
+        sampled = sees.sampled(batch["hu"], crops.draw(generators))
+        foreground_BN = sees.foreground(sampled, batch["hu"], patch_zyx)
+        return change_intensity(sees.shown(sampled, batch["hu"]), intensity.draw(generators)), foreground_BN
 
     def generators(self, batch: Batch) -> list[np.random.Generator]:
         """Return one random generator per scan, set by seed, epoch, scan and, where it came before, how often.
