@@ -46,7 +46,7 @@ class MAETask(Task):
         self.decoder = config.build_decoder(backbone, setting.input.channels)
 
     def make_views(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
-        """Make `x` (B, C, Z, Y, X) in [0, 1], `order` (B, N) in which patches hide, and `foreground` if air is left out."""
+        """Make `x` (B, C, Z, Y, X) in [0, 1], `order` (B, N) in which patches hide, and maybe `foreground`."""
         drawn = (batch, generators, self.config.crops, self.config.intensity)
         if not self.config.foreground:
             return self._with_order(batch | {"x": self.random_view(*drawn)}, generators)
