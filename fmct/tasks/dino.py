@@ -184,7 +184,7 @@ class DINOTask(Task):
 
     def _log_diversity(self, targets: Tensor) -> None:
         """Log what tells of a collapse, at the steps that are logged."""
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if not self.log_is_written():
             return
         self.log("train/teacher_entropy", entropy(targets).mean())
         mean = self.trainer.strategy.reduce(targets.mean(0), reduce_op="mean")
