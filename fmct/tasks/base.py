@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from fmct.experiment.optim import OptimizerConfig, cosine
 from fmct.models.backbones import Backbone
 from fmct.views.crops import CropConfig
-from fmct.views.intensity import IntensityConfig, change_intensity
-from fmct.views.network_input import InputConfig
+from fmct.views.head_box import head_box
+from fmct.views.intensity import IntensityConfig
+from fmct.views.network_input import InputConfig, is_windowed
+from fmct.views.view import View
 
 Batch = dict[str, Any]
 
@@ -36,6 +38,8 @@ class Setting:
     seed: int
     record: dict[str, Any]
     """The whole experiment as plain values, for checkpoints."""
+    spacing_mm: float | None = None
+    """Of the cached volumes' voxels, on all axes; None where their proportions weren't kept."""
 
 
 class Task(L.LightningModule):
@@ -87,9 +91,38 @@ class Task(L.LightningModule):
             crops: what part of the scan is shown.
             intensity: how its intensities are changed.
             voxels: side of the view, if not `input.voxels`.
+
+        Raises:
+            UsageError: when crops are in mm or intensities in HU, and the volumes in neither.
         """
-        view = self.setting.input.view(batch["hu"], crops.draw(generators), voxels)
-        return change_intensity(view, intensity.draw(generators))
+        return self.draw_view(batch, generators, crops, intensity, voxels).windows()
+
+    def draw_view(
+        self,
+        batch: Batch,
+        generators: list[np.random.Generator],
+        crops: CropConfig,
+        intensity: IntensityConfig,
+        voxels: int | None = None,
+    ) -> View:
+        """Draw and sample one view of each scan, whose HU and whose windows can be had: as `random_view`.
+
+        Where heads lie is looked for once per batch, and kept in it as `head_box` (B, 3, 2).
+        """
+        volumes: Tensor = batch["hu"]
+        windowed = is_windowed(volumes)
+        if windowed:
+            intensity.require_hu()
+        on_head = crops.place == "head" and not windowed
+        if on_head and "head_box" not in batch:
+            batch["head_box"] = head_box(volumes)
+        side_mm = self.setting.spacing_mm and self.setting.spacing_mm * volumes.shape[-1]
+        crop = crops.draw(generators, side_mm)
+        change = intensity.draw(generators, self.setting.input.channels)
+        sampled = self.setting.input.sample(
+            volumes, crop, voxels, boxes=batch["head_box"] if on_head else None, blur_voxels=change.blur_voxels
+        )
+        return View(sampled, () if windowed else self.setting.input.windows, change)
 
     def generators(self, batch: Batch) -> list[np.random.Generator]:
         """Return one random generator per scan, set by seed, epoch, scan and, where it came before, how often.

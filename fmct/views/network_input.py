@@ -12,7 +12,8 @@ from torch import Tensor
 from fmct.console.errors import UsageError
 from fmct.data.presets import AnySettings, FmhctSettings
 from fmct.experiment.config import Config
-from fmct.views.spatial import identity, sample
+from fmct.views.crops import Crop
+from fmct.views.spatial import AIR_HU, sample
 from fmct.views.windows import BONE, BRAIN, SUBDURAL, Window, windows
 
 
@@ -29,41 +30,54 @@ class InputConfig(Config):
         """Number of input channels."""
         return len(self.windows)
 
-    def view(self, volumes: Tensor, theta: Tensor, voxels: int | None = None) -> Tensor:
-        """Sample a view of each scan, windowed.
+    def sample(
+        self,
+        volumes: Tensor,
+        crop: Crop,
+        voxels: int | None = None,
+        *,
+        boxes: Tensor | None = None,
+        blur_voxels: Tensor | None = None,
+    ) -> Tensor:
+        """Sample a view of each scan.
 
         Args:
             volumes: (B, 1, Z, Y, X) int16 or float32, Hounsfield units; or (B, C, Z, Y, X) float16, windows already.
-            theta: (B, 3, 4) affine maps.
-            voxels: side of the view, if not the configured one.
+            crop: what the views show.
+            voxels: side of the views, if not the configured one.
+            boxes: (B, 3, 2) where the views shall lie; None: anywhere in the volume.
+            blur_voxels: (B,) standard deviations of a Gaussian over each view; None: none.
 
         Returns:
-            (B, C, voxels, voxels, voxels) float32 in [0, 1].
+            (B, 1, voxels, voxels, voxels) float32, HU; or (B, C, voxels, voxels, voxels), windows in [0, 1].
 
         Raises:
             UsageError: when windowed volumes have another number of windows.
         """
-        if not is_windowed(volumes):
-            return windows(sample(volumes, theta, voxels or self.voxels), self.windows)
-        self._check_channels(volumes)
-        return sample(volumes, theta, voxels or self.voxels, outside=0.0)
+        windowed = is_windowed(volumes)
+        if windowed:
+            self._check_channels(volumes)
+        outside = 0.0 if windowed else AIR_HU
+        return sample(volumes, crop, voxels or self.voxels, boxes=boxes, outside=outside, blur_voxels=blur_voxels)
 
     def whole(self, volumes: Tensor) -> Tensor:
         """Show the whole volume: what evaluation and embedding see, with nothing drawn at random.
 
         Args:
-            volumes: as `view` takes them; windowed ones of the configured size keep every bit.
+            volumes: as `sample` takes them; windowed ones of the configured size keep every bit.
 
         Returns:
             (B, C, voxels, voxels, voxels) float32 in [0, 1].
 
         Raises:
-            UsageError: as `view`.
+            UsageError: as `sample`.
         """
-        if is_windowed(volumes) and set(volumes.shape[2:]) == {self.voxels}:
-            self._check_channels(volumes)
+        if not is_windowed(volumes):
+            return windows(self.sample(volumes, Crop.whole(len(volumes))), self.windows)
+        self._check_channels(volumes)
+        if set(volumes.shape[2:]) == {self.voxels}:
             return volumes.float()
-        return self.view(volumes, identity(len(volumes)))
+        return self.sample(volumes, Crop.whole(len(volumes)))
 
     def check_preprocessing(self, settings: AnySettings) -> None:
         """Check that volumes which are windowed already went through these windows.

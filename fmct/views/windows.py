@@ -36,6 +36,30 @@ def windows(hu: Tensor, levels: Sequence[Window]) -> Tensor:
     Returns:
         (B, len(levels), Z, Y, X) float32 in [0, 1], clipped.
     """
-    lower = torch.tensor([w.level_hu - w.width_hu / 2 for w in levels], device=hu.device).view(1, -1, 1, 1, 1)
-    width = torch.tensor([w.width_hu for w in levels], device=hu.device).view(1, -1, 1, 1, 1)
-    return ((hu.float() - lower) / width).clamp_(0, 1)
+    return windows_per_scan(hu, *levels_and_widths(levels))
+
+
+def levels_and_widths(levels: Sequence[Window]) -> tuple[Tensor, Tensor]:
+    """Return levels and widths, (1, C) float32 HU each."""
+    return torch.tensor([[w.level_hu for w in levels]]), torch.tensor([[w.width_hu for w in levels]])
+
+
+def windows_per_scan(hu: Tensor, level_hu: Tensor, width_hu: Tensor) -> Tensor:
+    """Scale HU into display windows of each scan's own.
+
+    Args:
+        hu: (B, 1, Z, Y, X) int16 or float, Hounsfield units.
+        level_hu: (B, C), or (1, C) for all scans, on the host.
+        width_hu: as `level_hu`.
+
+    Returns:
+        (B, C, Z, Y, X) float32 in [0, 1], clipped.
+    """
+    hu = hu.float()
+    shown = torch.empty(len(hu), level_hu.shape[1], *hu.shape[2:], device=hu.device)
+    lower_hu = (level_hu - width_hu / 2).to(hu)
+    width_hu = width_hu.to(hu)
+    for channel in range(shown.shape[1]):
+        lower, width = lower_hu[:, channel].view(-1, 1, 1, 1), width_hu[:, channel].view(-1, 1, 1, 1)
+        torch.sub(hu[:, 0], lower, out=shown[:, channel]).div_(width).clamp_(0, 1)
+    return shown
