@@ -20,7 +20,7 @@ from fmct.data.volumes import VolumeCache
 from fmct.models.reference import load_reference
 from fmct.models.reference_axes import reordered
 from fmct.models.vit3d import ViT3DConfig
-from fmct.views.crops import Crop
+from fmct.views.crops import identity
 from fmct.views.network_input import InputConfig
 from fmct.views.windows import BRAIN
 
@@ -174,11 +174,11 @@ def test_windowed_volumes_pass_through_as_they_are() -> None:
     config = InputConfig(voxels=24)
     volumes = torch.rand(2, 3, 24, 24, 24).half()
     assert torch.equal(config.whole(volumes), volumes.float())
-    torch.testing.assert_close(config.sample(volumes, Crop.whole(2)), volumes.float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(config.sampled(volumes, identity(2)), volumes.float(), atol=1e-5, rtol=0)
     halved = InputConfig(voxels=12).whole(volumes)
     torch.testing.assert_close(halved.mean((2, 3, 4)), volumes.float().mean((2, 3, 4)), atol=5e-3, rtol=0)
     shifted = torch.tensor([[[-1.0, 1.0], [-1.0, 1.0], [0.0, 2.0]]] * 2)  # half lies beyond the volume's right side
-    view = config.sample(volumes, Crop.whole(2), boxes=shifted)
+    view = config.sampled(volumes, identity(2), boxes=shifted)
     torch.testing.assert_close(view[..., :12], volumes[..., 12:].float(), atol=1e-5, rtol=0)
     assert view[..., 12:].max() < 1e-5
     with pytest.raises(UsageError, match="hold 3 windows, and the network takes 1"):

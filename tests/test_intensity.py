@@ -11,11 +11,14 @@ from scipy import ndimage
 
 from fmct.console.errors import UsageError
 from fmct.views.intensity import IntensityConfig, IntensityParameters, add_noise, change_intensity
+from fmct.views.network_input import InputConfig
 from fmct.views.smoothing import blur
-from fmct.views.view import View
 from fmct.views.windows import BONE, BRAIN, Window, windows
 
 LEVELS = (BRAIN, BONE)
+SEES = InputConfig(voxels=12, windows=LEVELS)
+HU = torch.zeros(1, dtype=torch.int16)
+"""Stands for volumes that hold HU."""
 EVERYTHING = IntensityConfig(
     gain=0.3, shift=0.2, gamma=0.5, blur_voxels=1.0, noise_hu=10, window_shift_hu=5, window_width=0.2
 )
@@ -35,7 +38,7 @@ def hu_views(scans: int, side: int = 12) -> torch.Tensor:
 
 def test_defaults_change_nothing() -> None:
     hu = hu_views(3)
-    assert torch.equal(View(hu, LEVELS, nothing(3)).windows(), windows(hu, LEVELS))
+    assert torch.equal(SEES.shown(hu, HU, nothing(3)), windows(hu, LEVELS))
 
 
 def test_blur_agrees_with_scipy() -> None:
@@ -66,17 +69,17 @@ def test_views_of_a_batch_equal_those_one_by_one() -> None:
     hu = hu_views(6)
     drawn = EVERYTHING.draw(generators(6), len(LEVELS))
     assert all(0 < (values != 0).sum() < 6 for values in (drawn.noise_hu, drawn.shift, drawn.blur_voxels))
-    together = View(hu, LEVELS, drawn).windows()
+    together = SEES.shown(hu, HU, drawn)
     for index, generator in enumerate(generators(6)):
-        alone = View(hu[index : index + 1], LEVELS, EVERYTHING.draw([generator], len(LEVELS))).windows()
+        alone = SEES.shown(hu[index : index + 1], HU, EVERYTHING.draw([generator], len(LEVELS)))
         assert torch.equal(alone[0], together[index])
 
 
 def test_scans_changed_together_are_changed_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     hu, drawn = hu_views(6), EVERYTHING.draw(generators(6), len(LEVELS))
-    expected = View(hu, LEVELS, drawn).windows()
+    expected = SEES.shown(hu, HU, drawn)
     monkeypatch.setattr("fmct.views.intensity.scans_at_once", lambda _: 4)
-    torch.testing.assert_close(View(hu, LEVELS, drawn).windows(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(SEES.shown(hu, HU, drawn), expected, atol=1e-6, rtol=0)
 
 
 def test_noise_is_gaussian_and_its_own_for_each_scan() -> None:
@@ -103,7 +106,7 @@ def test_windows_vary_for_each_scan_and_channel() -> None:
         level_shift_hu=torch.tensor([[5.0, -10], [0, 0]]),
         width_factor=torch.tensor([[1.0, 0.5], [1, 1.25]]),
     )
-    shown = View(hu, LEVELS, drawn).windows()
+    shown = SEES.shown(hu, HU, drawn)
     narrow = [Window(level_hu=45, width_hu=80), Window(level_hu=590, width_hu=1400)]
     torch.testing.assert_close(shown[:1], windows(hu[:1], narrow))
     torch.testing.assert_close(shown[1:], windows(hu[1:], [BRAIN, Window(level_hu=600, width_hu=3500)]))
@@ -126,11 +129,10 @@ def test_draws_have_their_range_and_probability() -> None:
 
 
 def test_volumes_that_are_windows_already_take_no_hu() -> None:
-    x = torch.rand(2, 2, 6, 6, 6)
-    changed = View(x, (), replace(nothing(2), shift=torch.tensor([0.1, 0]))).windows()
+    x, volumes = torch.rand(2, 2, 6, 6, 6), torch.zeros(2, 2, 6, 6, 6).half()
+    changed = SEES.shown(x, volumes, replace(nothing(2), shift=torch.tensor([0.1, 0])))
     assert torch.equal(changed[1], x[1])
     torch.testing.assert_close(changed[0], (x[0] + 0.1).clamp(max=1))
-    assert View(x, (), nothing(2)).hu is None
     with pytest.raises(UsageError, match="take neither noise in HU"):
         EVERYTHING.require_hu()
     IntensityConfig(gain=0.3).require_hu()

@@ -2,7 +2,7 @@
 
 B scans in a batch. A batch from the loader holds `hu` (B, 1, Z, Y, X) int16, `index` (B,) int64 – the scan's row in the
 data set – and lists of B: `scan_id`, the names, and `draws`, which say in what epoch each was drawn and how often
-before in the same one.
+before in the same one. Views that lie on heads add `head_box` (B, 3, 2), where these are.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from fmct.experiment.optim import OptimizerConfig, cosine
 from fmct.models.backbones import Backbone
 from fmct.views.crops import CropConfig
 from fmct.views.head_box import head_box
-from fmct.views.intensity import IntensityConfig
+from fmct.views.intensity import IntensityConfig, IntensityParameters
 from fmct.views.network_input import InputConfig, is_windowed
-from fmct.views.view import View
 
 Batch = dict[str, Any]
 
@@ -95,20 +94,43 @@ class Task(L.LightningModule):
         Raises:
             UsageError: when crops are in mm or intensities in HU, and the volumes in neither.
         """
-        return self.draw_view(batch, generators, crops, intensity, voxels).windows()
+        sampled, change = self._sampled(batch, generators, crops, intensity, voxels)
+        return self.setting.input.shown(sampled, batch["hu"], change)
 
-    def draw_view(
+    def random_view_with_foreground(
+        self,
+        batch: Batch,
+        generators: list[np.random.Generator],
+        crops: CropConfig,
+        intensity: IntensityConfig,
+        patch_zyx: tuple[int, int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Draw and make one view of each scan, the same as `random_view`, and mark its patches that aren't air.
+
+        Args:
+            batch: what the loader gave.
+            generators: one per scan.
+            crops: what part of the scan is shown.
+            intensity: how its intensities are changed.
+            patch_zyx: voxels of a patch along each axis.
+
+        Returns:
+            (B, C, voxels, voxels, voxels) float32 in [0, 1], and (B, N) bool: patches with any voxel above -700 HU.
+        """
+        sees = self.setting.input
+        sampled, change = self._sampled(batch, generators, crops, intensity)
+        foreground_BN = sees.foreground(sampled, batch["hu"], patch_zyx)
+        return sees.shown(sampled, batch["hu"], change), foreground_BN
+
+    def _sampled(
         self,
         batch: Batch,
         generators: list[np.random.Generator],
         crops: CropConfig,
         intensity: IntensityConfig,
         voxels: int | None = None,
-    ) -> View:
-        """Draw and sample one view of each scan, whose HU and whose windows can be had: as `random_view`.
-
-        Where heads lie is looked for once per batch, and kept in it as `head_box` (B, 3, 2).
-        """
+    ) -> tuple[Tensor, IntensityParameters]:
+        """Draw a view of each scan and sample it, as the cache has it; where heads lie is kept in the batch."""
         volumes: Tensor = batch["hu"]
         windowed = is_windowed(volumes)
         if windowed:
@@ -116,13 +138,12 @@ class Task(L.LightningModule):
         on_head = crops.place == "head" and not windowed
         if on_head and "head_box" not in batch:
             batch["head_box"] = head_box(volumes)
-        side_mm = self.setting.spacing_mm and self.setting.spacing_mm * volumes.shape[-1]
-        crop = crops.draw(generators, side_mm)
+        spacing_mm = self.setting.spacing_mm
+        crop = crops.draw(generators, spacing_mm and spacing_mm * volumes.shape[-1])
         change = intensity.draw(generators, self.setting.input.channels)
-        sampled = self.setting.input.sample(
-            volumes, crop, voxels, boxes=batch["head_box"] if on_head else None, blur_voxels=change.blur_voxels
-        )
-        return View(sampled, () if windowed else self.setting.input.windows, change)
+        boxes = batch["head_box"] if on_head else None
+        sampled = self.setting.input.sampled(volumes, crop, voxels, boxes=boxes, blur_voxels=change.blur_voxels)
+        return sampled, change
 
     def generators(self, batch: Batch) -> list[np.random.Generator]:
         """Return one random generator per scan, set by seed, epoch, scan and, where it came before, how often.

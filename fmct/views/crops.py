@@ -36,12 +36,6 @@ class Crop:
     rotation_deg_zyx: Tensor
     flip: Tensor
 
-    @classmethod
-    def whole(cls, scans: int) -> Crop:
-        """Show whole volumes as they are."""
-        share, zero = torch.ones(scans, dtype=torch.float64), torch.zeros(scans, 3, dtype=torch.float64)
-        return cls(share, zero + 0.5, zero, torch.zeros(scans, dtype=torch.bool))
-
     @property
     def turned(self) -> Tensor:
         """(B,) bool: whose axes aren't the volume's."""
@@ -65,6 +59,12 @@ class Crop:
         low, high = boxes.unbind(2)
         room = ((high - low) / 2 - self.share.to(low).unsqueeze(1)).clamp(min=0)
         return (low + high) / 2 + room * (2 * self.where_zyx.to(low) - 1)
+
+
+def identity(batch: int) -> Crop:
+    """Return crops that show whole volumes as they are."""
+    share, zero = torch.ones(batch, dtype=torch.float64), torch.zeros(batch, 3, dtype=torch.float64)
+    return Crop(share, zero + 0.5, zero, torch.zeros(batch, dtype=torch.bool))
 
 
 class CropConfig(Config):

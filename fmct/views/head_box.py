@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FOREGROUND_HU = -700
-"""What is above is part of the patient: skin and hair, not air and not foam."""
+from fmct.views.foreground import FOREGROUND_HU
 
 
 def head_box(volumes: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ def change_intensity(views: Tensor, parameters: IntensityParameters) -> Tensor:
     """
     shifted = (parameters.gain != 1) | (parameters.shift != 0)
     bent = parameters.gamma != 1
-    for rows in torch.arange(len(views)).split(scans_at_once(views)):
+    for rows in torch.split(torch.arange(len(views)), scans_at_once(views)):
         here = views[int(rows[0]) : int(rows[-1]) + 1]
 
         def per_scan(values: Tensor, rows: Tensor = rows) -> Tensor:

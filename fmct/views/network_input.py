@@ -12,9 +12,11 @@ from torch import Tensor
 from fmct.console.errors import UsageError
 from fmct.data.presets import AnySettings, FmhctSettings
 from fmct.experiment.config import Config
-from fmct.views.crops import Crop
+from fmct.views.crops import Crop, identity
+from fmct.views.foreground import FOREGROUND_HU, foreground_patches
+from fmct.views.intensity import IntensityParameters, add_noise, change_intensity
 from fmct.views.spatial import AIR_HU, sample
-from fmct.views.windows import BONE, BRAIN, SUBDURAL, Window, windows
+from fmct.views.windows import BONE, BRAIN, SUBDURAL, Window, levels_and_widths, windows, windows_per_scan
 
 
 class InputConfig(Config):
@@ -30,7 +32,23 @@ class InputConfig(Config):
         """Number of input channels."""
         return len(self.windows)
 
-    def sample(
+    def view(self, volumes: Tensor, crop: Crop, voxels: int | None = None) -> Tensor:
+        """Sample a view of each scan, windowed.
+
+        Args:
+            volumes: (B, 1, Z, Y, X) int16 or float32, Hounsfield units; or (B, C, Z, Y, X) float16, windows already.
+            crop: what the views show, anywhere in the volumes.
+            voxels: side of the view, if not the configured one.
+
+        Returns:
+            (B, C, voxels, voxels, voxels) float32 in [0, 1].
+
+        Raises:
+            UsageError: when windowed volumes have another number of windows.
+        """
+        return self.shown(self.sampled(volumes, crop, voxels), volumes)
+
+    def sampled(
         self,
         volumes: Tensor,
         crop: Crop,
@@ -39,20 +57,20 @@ class InputConfig(Config):
         boxes: Tensor | None = None,
         blur_voxels: Tensor | None = None,
     ) -> Tensor:
-        """Sample a view of each scan.
+        """Sample a view of each scan as the cache has it, for `shown` and `foreground`.
 
         Args:
-            volumes: (B, 1, Z, Y, X) int16 or float32, Hounsfield units; or (B, C, Z, Y, X) float16, windows already.
+            volumes: as `view` takes them.
             crop: what the views show.
             voxels: side of the views, if not the configured one.
-            boxes: (B, 3, 2) where the views shall lie; None: anywhere in the volume.
+            boxes: (B, 3, 2) where the views shall lie; None: anywhere in the volumes.
             blur_voxels: (B,) standard deviations of a Gaussian over each view; None: none.
 
         Returns:
-            (B, 1, voxels, voxels, voxels) float32, HU; or (B, C, voxels, voxels, voxels), windows in [0, 1].
+            (B, 1, voxels, voxels, voxels) float32, Hounsfield units; or (B, C, ...) windows in [0, 1].
 
         Raises:
-            UsageError: when windowed volumes have another number of windows.
+            UsageError: as `view`.
         """
         windowed = is_windowed(volumes)
         if windowed:
@@ -60,24 +78,68 @@ class InputConfig(Config):
         outside = 0.0 if windowed else AIR_HU
         return sample(volumes, crop, voxels or self.voxels, boxes=boxes, outside=outside, blur_voxels=blur_voxels)
 
+    def shown(self, sampled: Tensor, volumes: Tensor, change: IntensityParameters | None = None) -> Tensor:
+        """Window what was sampled of `volumes`, unless it is windows already: (B, C, ...) float32 in [0, 1].
+
+        Args:
+            sampled: from `sampled`; stays as it is.
+            volumes: what was sampled.
+            change: how intensities are changed, but for smoothing, which `sampled` has done; None: not at all.
+        """
+        if is_windowed(volumes):
+            return sampled if change is None else change_intensity(sampled.clone(), change)
+        if change is None:
+            return windows(sampled, self.windows)
+        level_hu, width_hu = levels_and_widths(self.windows)
+        level_hu, width_hu = level_hu + change.level_shift_hu, width_hu * change.width_factor
+        return change_intensity(windows_per_scan(add_noise(sampled, change), level_hu, width_hu), change)
+
+    def foreground(self, sampled: Tensor, volumes: Tensor, patch_zyx: tuple[int, int, int]) -> Tensor:
+        """Mark the patches of a view that aren't air: any voxel above -700 HU.
+
+        Volumes that went through windows before they were averaged have no HU any more. Of those the first window
+        that tells air from tissue is asked instead, at the value that it gives -700 HU: a voxel partly of tissue may
+        then count as tissue where the mean of its HU would not.
+
+        Args:
+            sampled: from `sampled`.
+            volumes: what was sampled.
+            patch_zyx: voxels of a patch along each axis.
+
+        Returns:
+            (B, N) bool, see `fmct.views.foreground.foreground_patches`.
+
+        Raises:
+            UsageError: when no window of windowed volumes has -700 HU within it.
+        """
+        if not is_windowed(volumes):
+            return foreground_patches(sampled, patch_zyx)
+        for channel, window in enumerate(self.windows):
+            value = (FOREGROUND_HU - window.level_hu) / window.width_hu + 0.5
+            if 0 < value < 1:
+                return foreground_patches(sampled[:, channel : channel + 1], patch_zyx, value)
+        raise UsageError(
+            f"the volumes are windows, and none of them tells {FOREGROUND_HU:g} HU from air",
+            "the cache and the task's `foreground`",
+            "set foreground to false, or use a cache of HU (preset isotropic)",
+        )
+
     def whole(self, volumes: Tensor) -> Tensor:
         """Show the whole volume: what evaluation and embedding see, with nothing drawn at random.
 
         Args:
-            volumes: as `sample` takes them; windowed ones of the configured size keep every bit.
+            volumes: as `view` takes them; windowed ones of the configured size keep every bit.
 
         Returns:
             (B, C, voxels, voxels, voxels) float32 in [0, 1].
 
         Raises:
-            UsageError: as `sample`.
+            UsageError: as `view`.
         """
-        if not is_windowed(volumes):
-            return windows(self.sample(volumes, Crop.whole(len(volumes))), self.windows)
-        self._check_channels(volumes)
-        if set(volumes.shape[2:]) == {self.voxels}:
+        if is_windowed(volumes) and set(volumes.shape[2:]) == {self.voxels}:
+            self._check_channels(volumes)
             return volumes.float()
-        return self.sample(volumes, Crop.whole(len(volumes)))
+        return self.view(volumes, identity(len(volumes)))
 
     def check_preprocessing(self, settings: AnySettings) -> None:
         """Check that volumes which are windowed already went through these windows.

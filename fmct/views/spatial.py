@@ -47,7 +47,7 @@ def sample(
     for rows, way in ((~turned, sample_straight), (turned, sample_turned)):
         if not bool(rows.any()):
             continue
-        for some in rows.nonzero().flatten().split(scans_at_once(volumes)):
+        for some in torch.split(rows.nonzero().flatten(), scans_at_once(volumes)):
             here = slice(int(some[0]), int(some[-1]) + 1)
             if int(some[-1]) - int(some[0]) == len(some) - 1:  # neighbors: nothing need be copied
                 way(volumes[here], crop.of(some), center[here], outside, sigma[some], views[here])

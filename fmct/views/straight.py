@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,7 +95,7 @@ def columns_of_blocks(at: Tensor, reach: float, side: int) -> list[list[tuple[in
         reach: how far around them a row isn't zero.
         side: number of columns.
     """
-    blocks = at.split(BLOCK, dim=1)
+    blocks = torch.split(at, BLOCK, dim=1)
     low = torch.stack([block.amin(1) for block in blocks], 1).sub(reach).floor().clamp(0, side)
     high = torch.stack([block.amax(1) for block in blocks], 1).add(reach).ceil().add(1).clamp(0, side)
     return [
@@ -142,7 +143,7 @@ def multiply(volumes: Tensor, matrices: Tensor, outside: float, into: Tensor) ->
 @contextmanager
 def exact_products() -> Iterator[None]:
     """Multiply float32 as float32, whatever `torch.set_float32_matmul_precision` allows elsewhere."""
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

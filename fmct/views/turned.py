@@ -59,10 +59,10 @@ def sample_turned(
         into: (B, C, V, V, V) float32, is filled.
     """
     side, voxels = volumes.shape[-1], into.shape[-1]
-    factors = torch.tensor([averaging_factor(side, share * side / voxels) for share in crop.share.tolist()])
+    factors = [averaging_factor(side, share * side / voxels) for share in crop.share.tolist()]
     theta = affine(center_zyx, crop)
-    for factor in factors.unique().tolist():
-        rows = (factors == factor).nonzero().flatten()
+    for factor in set(factors):
+        rows = torch.tensor([row for row, its in enumerate(factors) if its == factor])
         everyone = len(rows) == len(factors)
         here = rows.to(volumes.device)
         some, maps = (volumes, theta) if everyone else (volumes[here], theta[here])
