@@ -72,19 +72,12 @@ def triangles(at: Tensor, half_width: Tensor, side: int) -> Tensor:
         side: voxels of the volume.
 
     Returns:
-        Rows that sum to 1, or to less where a triangle lies partly outside the volume.
+        Rows that sum to 1, over the voxels there are, where the position lies in the volume, and to 0 where it doesn't.
     """
-    h = half_width.view(-1, 1, 1)
-    past = at - at.floor()
-    total = half_of_triangle(past, h) + half_of_triangle(1 - past, h)
     away = (at.unsqueeze(3) - torch.arange(side, device=at.device)).abs_()
-    return (1 - away / h.unsqueeze(3)).clamp_(min=0) / total.unsqueeze(3)
-
-
-def half_of_triangle(first: Tensor, h: Tensor) -> Tensor:
-    """Return the sum of 1 - d / h over the distances d = first, first + 1, ... up to h."""
-    last = (h - first).floor()
-    return (last + 1) * (1 - (first + last / 2) / h)
+    weights = (1 - away / half_width.view(-1, 1, 1, 1)).clamp_(min=0)
+    inside = (at >= -0.5) & (at <= side - 0.5)
+    return weights * (inside / weights.sum(3).clamp(min=0.25)).unsqueeze(3)
 
 
 def columns_of_blocks(at: Tensor, reach: float, side: int) -> list[list[tuple[int, int]]]:
