@@ -78,7 +78,7 @@ def test_views_of_a_batch_equal_those_one_by_one() -> None:
 def test_scans_changed_together_are_changed_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     hu, drawn = hu_views(6), EVERYTHING.draw(generators(6), len(LEVELS))
     expected = SEES.shown(hu, HU, drawn)
-    monkeypatch.setattr("fmct.views.intensity.scans_at_once", lambda _: 4)
+    monkeypatch.setattr("fmct.views.spatial.scans_at_once", lambda _: 4)
     torch.testing.assert_close(SEES.shown(hu, HU, drawn), expected, atol=1e-6, rtol=0)
 
 

@@ -37,8 +37,13 @@ from fmct.views.windows import BONE
 SPACING_MM = 1.5
 NOT_HEAD = (FOREGROUND_HU - BONE.level_hu) / BONE.width_hu + 0.5
 """What is at most this in the bone window is no head."""
-CHANGES = IntensityConfig(shift=0.2, blur_voxels=0.5, gamma=0.5, probability=0.3)
-"""Three changes with probability .3; published are a shift with .5, and smoothing or gamma in a half with .2."""
+SHIFTED = IntensityConfig(shift=0.2, probability=0.5)
+CHANGES = (
+    SHIFTED.model_copy(update={"blur_voxels": 0.7}),
+    SHIFTED.model_copy(update={"gamma": 0.8}),
+    SHIFTED,
+)
+"""Of the first and the second global view, and of local ones: the published ones, none rarer than there."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,13 @@ class Recipe:
     voxels: int = 96
 
     @property
-    def groups(self) -> Sequence[tuple[CropConfig, int, int]]:
-        """Crops, their number, and their side in voxels."""
+    def views(self) -> Sequence[tuple[CropConfig, IntensityConfig, int]]:
+        """Crop, changes of intensity and side in voxels of each view, the two global ones first."""
         large = CropConfig(side_mm=(110, 200), rotation_probability=self.turned, flip_probability=0.2)
         small = CropConfig(side_mm=(55, 110), rotation_probability=self.turned, flip_probability=0.2)
-        return (large, 2, self.voxels), (small, self.locals, self.local_voxels)
+        first, second, others = CHANGES
+        globals_ = ((large, first, self.voxels), (large, second, self.voxels))
+        return (*globals_, *[(small, others, self.local_voxels)] * self.locals)
 
 
 RECIPES = (
@@ -158,22 +165,20 @@ def stacked(volumes: Sequence[np.ndarray[Any, Any]]) -> Tensor:
     return torch.from_numpy(np.stack(volumes)).unsqueeze(1)
 
 
-def make_views(recipe: Recipe, volumes: Tensor, changes: IntensityConfig = CHANGES) -> int:
+def make_views(recipe: Recipe, volumes: Tensor) -> int:
     """Make all views of a batch as a task does; return the number of scans."""
-    every_view(recipe, volumes, changes)
+    every_view(recipe, volumes)
     return len(volumes)
 
 
-def every_view(recipe: Recipe, volumes: Tensor, changes: IntensityConfig) -> list[Tensor]:
-    """Make all views of a batch, the global ones first: (B, 3, V, V, V) each."""
-    sees = InputConfig(voxels=recipe.voxels)
-    task = Task(Setting(sees, OptimizerConfig(lr=1.0), 0, {}, SPACING_MM))
+def every_view(recipe: Recipe, volumes: Tensor, *, changed: bool = True) -> list[Tensor]:
+    """Make all views of a batch, the global ones first, with intensities changed or not: (B, 3, V, V, V) each."""
+    task = Task(Setting(InputConfig(voxels=recipe.voxels), OptimizerConfig(lr=1.0), 0, {}, SPACING_MM))
     batch = {"hu": volumes}
     generators = [np.random.default_rng([0, row]) for row in range(len(volumes))]
     return [
-        task.random_view(batch, generators, crops, changes, side)
-        for crops, count, side in recipe.groups
-        for _ in range(count)
+        task.random_view(batch, generators, crops, changes if changed else IntensityConfig(), side)
+        for crops, changes, side in recipe.views
     ]
 
 
@@ -187,7 +192,7 @@ def shares(heads: Heads, draws: int = 4) -> list[str]:
             air.append([share(view[2] <= NOT_HEAD) for view in published_crops(volume)])
             padding.append([share(view[0] < 0.5) for view in published_crops(torch.ones_like(volume))])
     volumes = stacked([volume.voxels for volume in heads.ours] * draws)
-    ours = [share(view[:, 2] <= NOT_HEAD) for view in every_view(RECIPES[1], volumes, IntensityConfig())]
+    ours = [share(view[:, 2] <= NOT_HEAD) for view in every_view(RECIPES[1], volumes, changed=False)]
     return [
         line("published, outside the volume", np.mean(padding, 0)),
         line("published, no head (outside, or at most -700 HU)", np.mean(air, 0)),

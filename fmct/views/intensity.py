@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fmct.console.errors import UsageError
 from fmct.experiment.config import Config
-from fmct.views.spatial import scans_at_once
+from fmct.views.spatial import together
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,10 @@ def change_intensity(views: Tensor, parameters: IntensityParameters) -> Tensor:
     """
     shifted = (parameters.gain != 1) | (parameters.shift != 0)
     bent = parameters.gamma != 1
-    for rows in torch.split(torch.arange(len(views)), scans_at_once(views)):
-        here = views[int(rows[0]) : int(rows[-1]) + 1]
+    for rows in together(views):
+        here = views[rows]
 
-        def per_scan(values: Tensor, rows: Tensor = rows) -> Tensor:
+        def per_scan(values: Tensor, rows: slice = rows) -> Tensor:
             return values[rows].to(views).view(-1, 1, 1, 1, 1)
 
         if bool(shifted[rows].any()):

@@ -62,3 +62,9 @@ def sample(
 def scans_at_once(volumes: Tensor) -> int:
     """Return how many scans to work on together where these are."""
     return 1 if volumes.device.type == "cpu" else SCANS_AT_ONCE
+
+
+def together(scans: Tensor) -> list[slice]:
+    """Return which scans of a batch to work on together where they are, in order."""
+    step = scans_at_once(scans)
+    return [slice(first, first + step) for first in range(0, len(scans), step)]

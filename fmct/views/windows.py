@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fmct.experiment.config import Config
+from fmct.views.spatial import together
 
 
 class Window(Config):
@@ -56,10 +57,13 @@ def windows_per_scan(hu: Tensor, level_hu: Tensor, width_hu: Tensor) -> Tensor:
         (B, C, Z, Y, X) float32 in [0, 1], clipped.
     """
     hu = hu.float()
-    shown = torch.empty(len(hu), level_hu.shape[1], *hu.shape[2:], device=hu.device)
-    lower_hu = (level_hu - width_hu / 2).to(hu)
-    width_hu = width_hu.to(hu)
-    for channel in range(shown.shape[1]):
-        lower, width = lower_hu[:, channel].view(-1, 1, 1, 1), width_hu[:, channel].view(-1, 1, 1, 1)
-        torch.sub(hu[:, 0], lower, out=shown[:, channel]).div_(width).clamp_(0, 1)
+    B, C = len(hu), level_hu.shape[1]
+    shown = torch.empty(B, C, *hu.shape[2:], device=hu.device)
+    lower_hu, width_hu = (
+        values.expand(B, C).to(hu)[..., None, None, None] for values in (level_hu - width_hu / 2, width_hu)
+    )
+    for here in together(hu):
+        for channel in range(C):
+            lower, width = lower_hu[here, channel], width_hu[here, channel]
+            torch.sub(hu[here, 0], lower, out=shown[here, channel]).div_(width).clamp_(0, 1)
     return shown
