@@ -42,7 +42,7 @@ class ClassifierConfig(Config):
     balance: Literal["none", "pos_weight"] = Field(
         "none", description="pos_weight: positives of a label weigh as much as its negatives"
     )
-    crops: CropConfig = CropConfig(share=(0.9, 1.0), rotation_deg=5.0, flip_probability=0.0)
+    crops: CropConfig = CropConfig(share=(0.9, 1.0), place="volume", rotation_deg=5.0, flip_probability=0.0)
     intensity: IntensityConfig = IntensityConfig()
 
     @field_validator("labels")
