@@ -57,8 +57,9 @@ class Crop:
         whole = torch.tensor([-1.0, 1.0]).expand(len(self.share), 3, 2)
         boxes = whole if boxes is None else boxes
         low, high = boxes.unbind(2)
-        room = ((high - low) / 2 - self.share.to(low).unsqueeze(1)).clamp(min=0)
-        return (low + high) / 2 + room * (2 * self.where_zyx.to(low) - 1)
+        share, where = (drawn.to(low, non_blocking=True) for drawn in (self.share.unsqueeze(1), self.where_zyx))
+        room = ((high - low) / 2 - share).clamp(min=0)
+        return (low + high) / 2 + room * (2 * where - 1)
 
 
 def identity(batch: int) -> Crop:

@@ -139,7 +139,7 @@ def change_intensity(views: Tensor, parameters: IntensityParameters) -> Tensor:
         here = views[rows]
 
         def per_scan(values: Tensor, rows: slice = rows) -> Tensor:
-            return values[rows].to(views).view(-1, 1, 1, 1, 1)
+            return values[rows].to(views, non_blocking=True).view(-1, 1, 1, 1, 1)
 
         if bool(shifted[rows].any()):
             here.sub_(0.5).mul_(per_scan(parameters.gain)).add_(0.5 + per_scan(parameters.shift)).clamp_(0, 1)

@@ -19,7 +19,7 @@ def blur(views: Tensor, sigma_voxels: Tensor) -> Tensor:
         (B, C, Z, Y, X) float32; edges are replicated.
     """
     B, C, Z, Y, X = views.shape
-    along_z, along_y, along_x = (gaussian_matrices(n, sigma_voxels).to(views) for n in (Z, Y, X))
+    along_z, along_y, along_x = (gaussian_matrices(n, sigma_voxels).to(views, non_blocking=True) for n in (Z, Y, X))
     views = views @ along_x.mT.view(B, 1, 1, X, X)
     views = along_y.view(B, 1, 1, Y, Y) @ views
     return (along_z.view(B, 1, Z, Z) @ views.reshape(B, C, Z, Y * X)).view(B, C, Z, Y, X)

@@ -1,5 +1,8 @@
 """Sampling a batch of volumes: crop, scale, rotation, left-right flip and smoothing, each scan by itself.
 
+What is drawn goes from the host to the device without waiting (`non_blocking`), and nothing comes back: a GPU is still
+busy with the step before when its next views are asked for.
+
 B scans, C channels, Z, Y, X voxels. Volumes are RAS: x grows to the patient's right, y to anterior, z to superior.
 """
 
@@ -41,7 +44,7 @@ def sample(
     """
     B, C = volumes.shape[:2]
     views = torch.empty(B, C, voxels, voxels, voxels, device=volumes.device)
-    center = crop.center_zyx(boxes).to(volumes.device)
+    center = crop.center_zyx(boxes).to(volumes.device, non_blocking=True)
     sigma = torch.zeros(B) if blur_voxels is None else blur_voxels
     turned = crop.turned
     for rows, way in ((~turned, sample_straight), (turned, sample_turned)):
@@ -52,7 +55,7 @@ def sample(
             if int(some[-1]) - int(some[0]) == len(some) - 1:  # neighbors: nothing need be copied
                 way(volumes[here], crop.of(some), center[here], outside, sigma[some], views[here])
                 continue
-            on_device = some.to(volumes.device)
+            on_device = some.to(volumes.device, non_blocking=True)
             part = views.new_empty(len(some), *views.shape[1:])
             way(volumes[on_device], crop.of(some), center[on_device], outside, sigma[some], part)
             views.index_copy_(0, on_device, part)

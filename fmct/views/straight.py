@@ -40,9 +40,9 @@ def sample_straight(
     side, voxels = volumes.shape[-1], into.shape[-1]
     step = crop.share * (side / voxels)  # from voxel to voxel of a view, in voxels of the volume
     at = positions(crop, center_zyx, side, voxels)
-    matrices = triangles(at, step.clamp(min=1).to(at), side)
+    matrices = triangles(at, step.clamp(min=1).to(at, non_blocking=True), side)
     if bool((blur_voxels > 0).any()):
-        matrices = gaussian_matrices(voxels, blur_voxels).to(at).unsqueeze(1) @ matrices
+        matrices = gaussian_matrices(voxels, blur_voxels).to(at, non_blocking=True).unsqueeze(1) @ matrices
     with exact_products():
         if volumes.device.type == "cpu":
             radius = [gaussian_radius(sigma) if sigma else 0 for sigma in blur_voxels.tolist()]
@@ -60,7 +60,7 @@ def positions(crop: Crop, center_zyx: Tensor, side: int, voxels: int) -> Tensor:
     line = (2 * torch.arange(voxels, dtype=torch.float64) + 1) / voxels - 1
     from_center = crop.share.view(-1, 1, 1) * line.expand(1, 3, -1)
     from_center[:, 2] *= torch.where(crop.flip, -1.0, 1.0).unsqueeze(1)
-    return (center_zyx.unsqueeze(2) + from_center.to(center_zyx) + 1) * (side / 2) - 0.5
+    return (center_zyx.unsqueeze(2) + from_center.to(center_zyx, non_blocking=True) + 1) * (side / 2) - 0.5
 
 
 def triangles(at: Tensor, half_width: Tensor, side: int) -> Tensor:

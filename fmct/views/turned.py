@@ -40,7 +40,7 @@ def affine(center_zyx: Tensor, crop: Crop) -> Tensor:
     about_x = matrix([one, zero, zero], [zero, cos, -sin], [zero, sin, cos])
     mirror = torch.diag_embed(torch.stack([torch.where(crop.flip, -1.0, 1.0), one, one], 1))
     linear = about_z @ about_y @ about_x @ mirror * crop.share.view(-1, 1, 1)
-    return torch.cat([linear.to(center_zyx), center_zyx.flip(1).unsqueeze(2)], 2).float()
+    return torch.cat([linear.to(center_zyx, non_blocking=True), center_zyx.flip(1).unsqueeze(2)], 2).float()
 
 
 def sample_turned(
@@ -64,7 +64,7 @@ def sample_turned(
     for factor in set(factors):
         rows = torch.tensor([row for row, its in enumerate(factors) if its == factor])
         everyone = len(rows) == len(factors)
-        here = rows.to(volumes.device)
+        here = rows.to(volumes.device, non_blocking=True)
         some, maps = (volumes, theta) if everyone else (volumes[here], theta[here])
         views = sample_averaged(some.float() - outside, maps, voxels, factor)
         if bool((blur_voxels[rows] > 0).any()):

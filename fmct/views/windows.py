@@ -60,7 +60,8 @@ def windows_per_scan(hu: Tensor, level_hu: Tensor, width_hu: Tensor) -> Tensor:
     B, C = len(hu), level_hu.shape[1]
     shown = torch.empty(B, C, *hu.shape[2:], device=hu.device)
     lower_hu, width_hu = (
-        values.expand(B, C).to(hu)[..., None, None, None] for values in (level_hu - width_hu / 2, width_hu)
+        values.expand(B, C).to(hu, non_blocking=True)[..., None, None, None]
+        for values in (level_hu - width_hu / 2, width_hu)
     )
     for here in together(hu):
         for channel in range(C):
