@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from fmct.console.errors import UsageError
-from fmct.views.intensity import IntensityConfig, IntensityParameters, add_noise, change_intensity
+from fmct.views.intensity import IntensityConfig, IntensityParameters, add_noise, bend, change_contrast
 from fmct.views.network_input import InputConfig
 from fmct.views.smoothing import blur
 from fmct.views.windows import BONE, BRAIN, Window, windows
@@ -41,6 +41,13 @@ def test_defaults_change_nothing() -> None:
     assert torch.equal(SEES.shown(hu, HU, nothing(3)), windows(hu, LEVELS))
 
 
+def test_gain_and_shift_within_windows_are_those_after_them() -> None:
+    hu = hu_views(40)
+    drawn = IntensityConfig(gain=0.9, shift=0.9, probability=0.7).draw(generators(40), len(LEVELS))
+    expected = change_contrast(windows(hu, LEVELS), drawn)
+    torch.testing.assert_close(SEES.shown(hu, HU, drawn), expected, atol=2e-6, rtol=0)
+
+
 def test_blur_agrees_with_scipy() -> None:
     views = torch.rand(3, 2, 16, 16, 16)
     blurred = blur(views, torch.tensor([1.0, 0.5, 0.0]))
@@ -58,8 +65,8 @@ def test_each_change_reaches_the_scans_that_drew_it_and_no_others() -> None:
         shift=torch.tensor([0, 0, 0, 0.1]),
         gamma=torch.tensor([1, 1, 2.0, 1]),
     )
-    changed = change_intensity(views.clone(), drawn)
-    assert torch.equal(changed[0], views[0])
+    changed = bend(change_contrast(views, drawn), drawn)
+    torch.testing.assert_close(changed[0], views[0])
     torch.testing.assert_close(changed[1], ((views[1] - 0.5) * 1.2 + 0.5).clamp(0, 1))
     torch.testing.assert_close(changed[2], views[2] ** 2)
     torch.testing.assert_close(changed[3], (views[3] + 0.1).clamp(0, 1))
@@ -131,7 +138,7 @@ def test_draws_have_their_range_and_probability() -> None:
 def test_volumes_that_are_windows_already_take_no_hu() -> None:
     x, volumes = torch.rand(2, 2, 6, 6, 6), torch.zeros(2, 2, 6, 6, 6).half()
     changed = SEES.shown(x, volumes, replace(nothing(2), shift=torch.tensor([0.1, 0])))
-    assert torch.equal(changed[1], x[1])
+    torch.testing.assert_close(changed[1], x[1])
     torch.testing.assert_close(changed[0], (x[0] + 0.1).clamp(max=1))
     with pytest.raises(UsageError, match="take neither noise in HU"):
         EVERYTHING.require_hu()

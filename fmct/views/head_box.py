@@ -22,7 +22,7 @@ def head_box(volumes: Tensor) -> Tensor:
         where nothing is above.
     """
     along_x = volumes.amax((1, 2))  # over z: (B, Y, X)
-    along_z = volumes.amax(4).amax((1, 3))  # (B, Z)
+    along_z = volumes.flatten(3).amax(3).amax(1)  # (B, Z)
     return torch.stack([extent(line) for line in (along_z, along_x.amax(2), along_x.amax(1))], 1)
 
 

@@ -123,26 +123,49 @@ def add_noise(hu: Tensor, parameters: IntensityParameters) -> Tensor:
     return hu
 
 
-def change_intensity(views: Tensor, parameters: IntensityParameters) -> Tensor:
-    """Apply gain, shift and gamma.
+def contrast_of_windows(
+    lower_hu: Tensor, width_hu: Tensor, parameters: IntensityParameters
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Work gain and shift into windows, so that they cost nothing.
+
+    With w = clip((hu - lower) / width), what `change_contrast` makes of it, clip(gain · w + offset) with offset =
+    .5 + shift - .5 · gain, is (hu - lower') / width' clipped to the images of 0 and 1.
 
     Args:
-        views: (B, C, Z, Y, X) float32 in [0, 1], changed in place.
+        lower_hu: (B, C) or (1, C), lower ends of windows.
+        width_hu: their widths.
+        parameters: `gain` and `shift` count.
+
+    Returns:
+        lower', width', and the least and greatest value, for `fmct.views.windows.windows_per_scan`: (B, C) or (B, 1).
+    """
+    gain = parameters.gain.unsqueeze(1)
+    offset = 0.5 + parameters.shift.unsqueeze(1) - 0.5 * gain
+    width_hu = width_hu / gain
+    return lower_hu - offset * width_hu, width_hu, offset.clamp(0, 1), (gain + offset).clamp(0, 1)
+
+
+def change_contrast(views: Tensor, parameters: IntensityParameters) -> Tensor:
+    """Apply gain about the middle of the window, and shift.
+
+    Args:
+        views: (B, C, Z, Y, X) float32 in [0, 1].
         parameters: one value per scan.
 
     Returns:
-        The views, in [0, 1].
+        (B, C, Z, Y, X) float32 in [0, 1].
     """
-    shifted = (parameters.gain != 1) | (parameters.shift != 0)
+    gain, shift = (
+        drawn.to(views, non_blocking=True).view(-1, 1, 1, 1, 1) for drawn in (parameters.gain, parameters.shift)
+    )
+    return ((views - 0.5).mul_(gain).add_(0.5).add_(shift)).clamp_(0, 1)
+
+
+def bend(views: Tensor, parameters: IntensityParameters) -> Tensor:
+    """Raise views (B, C, Z, Y, X) float32 in [0, 1] to their scans' gamma, in place; return them."""
     bent = parameters.gamma != 1
     for rows in together(views):
-        here = views[rows]
-
-        def per_scan(values: Tensor, rows: slice = rows) -> Tensor:
-            return values[rows].to(views, non_blocking=True).view(-1, 1, 1, 1, 1)
-
-        if bool(shifted[rows].any()):
-            here.sub_(0.5).mul_(per_scan(parameters.gain)).add_(0.5 + per_scan(parameters.shift)).clamp_(0, 1)
         if bool(bent[rows].any()):
-            here.pow_(per_scan(parameters.gamma))
+            gamma = parameters.gamma[rows].to(views, non_blocking=True)
+            views[rows].pow_(gamma.view(-1, 1, 1, 1, 1))
     return views

@@ -14,7 +14,7 @@ from fmct.data.presets import AnySettings, FmhctSettings
 from fmct.experiment.config import Config
 from fmct.views.crops import Crop, identity
 from fmct.views.foreground import FOREGROUND_HU, foreground_patches
-from fmct.views.intensity import IntensityParameters, add_noise, change_intensity
+from fmct.views.intensity import IntensityParameters, add_noise, bend, change_contrast, contrast_of_windows
 from fmct.views.spatial import AIR_HU, sample
 from fmct.views.windows import BONE, BRAIN, SUBDURAL, Window, levels_and_widths, windows, windows_per_scan
 
@@ -87,12 +87,14 @@ class InputConfig(Config):
             change: how intensities are changed, but for smoothing, which `sampled` has done; None: not at all.
         """
         if is_windowed(volumes):
-            return sampled if change is None else change_intensity(sampled.clone(), change)
+            return sampled if change is None else bend(change_contrast(sampled, change), change)
         if change is None:
             return windows(sampled, self.windows)
         level_hu, width_hu = levels_and_widths(self.windows)
-        level_hu, width_hu = level_hu + change.level_shift_hu, width_hu * change.width_factor
-        return change_intensity(windows_per_scan(add_noise(sampled, change), level_hu, width_hu), change)
+        width_hu = width_hu * change.width_factor
+        lower_hu = level_hu + change.level_shift_hu - width_hu / 2
+        seen = contrast_of_windows(lower_hu, width_hu, change)
+        return bend(windows_per_scan(add_noise(sampled, change), *seen), change)
 
     def foreground(self, sampled: Tensor, volumes: Tensor, patch_zyx: tuple[int, int, int]) -> Tensor:
         """Mark the patches of a view that aren't air: any voxel above -700 HU.

@@ -109,20 +109,20 @@ def multiply_blocks(
         outside: is taken off the volume first.
         into: (V, V, V) float32, is filled.
     """
-    (z0, z1), (y0, y1), (x0, x1) = ((min(a for a, _ in axis), max(b for _, b in axis)) for axis in blocks)
+    (y0, y1), (x0, x1) = ((min(a for a, _ in axis), max(b for _, b in axis)) for axis in blocks[1:])
     V = into.shape[-1]
-    shown = volume[z0:z1, y0:y1, x0:x1].float() - outside
-    along_z = into.new_empty(V, y1 - y0, x1 - x0)
-    for rows, (a, b) in zip(range(0, V, BLOCK), blocks[0], strict=True):
-        matrix = matrices[0, rows : rows + BLOCK, a:b]
-        torch.mm(matrix, shown[a - z0 : b - z0].flatten(1), out=along_z[rows : rows + BLOCK].flatten(1))
-    along_y = into.new_empty(V, V, x1 - x0)
-    for rows, (a, b) in zip(range(0, V, BLOCK), blocks[1], strict=True):
-        matrix = matrices[1, rows : rows + BLOCK, a:b].expand(V, -1, -1)
-        torch.bmm(matrix, along_z[:, a - y0 : b - y0], out=along_y[:, rows : rows + BLOCK])
-    for rows, (a, b) in zip(range(0, V, BLOCK), blocks[2], strict=True):
-        matrix = matrices[2, rows : rows + BLOCK, a:b].mT
-        torch.mm(along_y.flatten(0, 1)[:, a - x0 : b - x0], matrix, out=into.flatten(0, 1)[:, rows : rows + BLOCK])
+    starts = range(0, V, BLOCK)
+    for first, (a, b) in zip(starts, blocks[0], strict=True):  # all that a block needs stays in the cache
+        shown = volume[a:b, y0:y1, x0:x1].float() - outside
+        along_z = (matrices[0, first : first + BLOCK, a:b] @ shown.flatten(1)).view(-1, y1 - y0, x1 - x0)
+        along_y = into.new_empty(len(along_z), V, x1 - x0)
+        for rows, (c, d) in zip(starts, blocks[1], strict=True):
+            matrix = matrices[1, rows : rows + BLOCK, c:d].expand(len(along_z), -1, -1)
+            torch.bmm(matrix, along_z[:, c - y0 : d - y0], out=along_y[:, rows : rows + BLOCK])
+        lines, filled = along_y.flatten(0, 1), into[first : first + BLOCK].flatten(0, 1)
+        for rows, (c, d) in zip(starts, blocks[2], strict=True):
+            matrix = matrices[2, rows : rows + BLOCK, c:d].mT
+            torch.mm(lines[:, c - x0 : d - x0], matrix, out=filled[:, rows : rows + BLOCK])
 
 
 def multiply(volumes: Tensor, matrices: Tensor, outside: float, into: Tensor) -> None:

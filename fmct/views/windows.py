@@ -37,7 +37,8 @@ def windows(hu: Tensor, levels: Sequence[Window]) -> Tensor:
     Returns:
         (B, len(levels), Z, Y, X) float32 in [0, 1], clipped.
     """
-    return windows_per_scan(hu, *levels_and_widths(levels))
+    level_hu, width_hu = levels_and_widths(levels)
+    return windows_per_scan(hu, level_hu - width_hu / 2, width_hu)
 
 
 def levels_and_widths(levels: Sequence[Window]) -> tuple[Tensor, Tensor]:
@@ -45,26 +46,38 @@ def levels_and_widths(levels: Sequence[Window]) -> tuple[Tensor, Tensor]:
     return torch.tensor([[w.level_hu for w in levels]]), torch.tensor([[w.width_hu for w in levels]])
 
 
-def windows_per_scan(hu: Tensor, level_hu: Tensor, width_hu: Tensor) -> Tensor:
-    """Scale HU into display windows of each scan's own.
+def windows_per_scan(
+    hu: Tensor, lower_hu: Tensor, width_hu: Tensor, least: Tensor | float = 0.0, most: Tensor | float = 1.0
+) -> Tensor:
+    """Scale HU into display windows of each scan's own, at most two passes over each.
 
     Args:
         hu: (B, 1, Z, Y, X) int16 or float, Hounsfield units.
-        level_hu: (B, C), or (1, C) for all scans, on the host.
-        width_hu: as `level_hu`.
+        lower_hu: (B, C) or (1, C), on the host: what becomes 0.
+        width_hu: as `lower_hu`: so much above becomes 1.
+        least: as `lower_hu`, or a number: results are raised to this.
+        most: as `least`: results are lowered to this.
 
     Returns:
-        (B, C, Z, Y, X) float32 in [0, 1], clipped.
+        (B, C, Z, Y, X) float32.
     """
     hu = hu.float()
-    B, C = len(hu), level_hu.shape[1]
+    B, C = len(hu), max(lower_hu.shape[1], width_hu.shape[1])
     shown = torch.empty(B, C, *hu.shape[2:], device=hu.device)
-    lower_hu, width_hu = (
-        values.expand(B, C).to(hu, non_blocking=True)[..., None, None, None]
-        for values in (level_hu - width_hu / 2, width_hu)
-    )
+    values = [
+        torch.as_tensor(value, dtype=torch.float32) for value in (-lower_hu / width_hu, 1 / width_hu, least, most)
+    ]
+    drawn = torch.stack([value.expand(B, C) for value in values])
     for here in together(hu):
         for channel in range(C):
-            lower, width = lower_hu[here, channel], width_hu[here, channel]
-            torch.sub(hu[here, 0], lower, out=shown[here, channel]).div_(width).clamp_(0, 1)
+            if hu[here].shape[0] == 1:  # numbers are faster than tensors of one
+                at_zero, slope, low, high = drawn[:, here, channel].flatten().tolist()
+                scaled = torch.add(
+                    torch.tensor(at_zero, device=hu.device), hu[here, 0], alpha=slope, out=shown[here, channel]
+                )
+                scaled.clamp_(low, high)
+                continue
+            of_scans = drawn[:, here, channel].to(hu, non_blocking=True)[..., None, None, None]
+            at_zero, slope, low, high = of_scans.unbind()
+            torch.addcmul(at_zero, hu[here, 0], slope, out=shown[here, channel]).clamp_(low, high)
     return shown
