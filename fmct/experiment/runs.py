@@ -22,13 +22,14 @@ import torch
 import yaml
 
 from fmct import __version__
-from fmct.console.errors import UsageError, require_file
+from fmct.console.errors import UsageError
 from fmct.console.files import write_text_atomically
 from fmct.experiment.config import differences
 from fmct.experiment.loading import as_record, completed, digest
+from fmct.experiment.run_record import ENVIRONMENT, EXPERIMENT, read_experiment
 from fmct.experiment.schema import Experiment
 
-EXPERIMENT, ENVIRONMENT, LAST = "experiment.yaml", "environment.json", "checkpoints/last.ckpt"
+LAST = "checkpoints/last.ckpt"
 PACKAGES = ("torch", "lightning", "monai", "numpy", "pydicom", "nibabel", "blosc2", "pydantic")
 
 
@@ -57,7 +58,7 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     """
     folder = run_folder(experiment)
     record = as_record(experiment)
-    changes = differences(completed(read_record(folder)), record) if (folder / EXPERIMENT).exists() else []
+    changes = differences(completed(read_experiment(folder)), record) if (folder / EXPERIMENT).exists() else []
     if fresh or (changes and not (folder / LAST).exists()):
         if first_process and folder.exists():
             set_aside(folder)
@@ -86,17 +87,6 @@ def set_aside(folder: Path) -> Path:
     while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     return folder.rename(aside)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read a run's configuration.
-
-    Raises:
-        UsageError: when the folder isn't a run.
-    """
-    path = require_file(folder / EXPERIMENT, "the run's experiment.yaml", "name a folder that `fmct fit` wrote")
-    record: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return record
 
 
 def describe_environment(**facts: Any) -> dict[str, Any]:

@@ -42,7 +42,14 @@ class Setting:
 
 
 class Task(L.LightningModule):
-    """Base of the pretext tasks and the classifier."""
+    """Base of the pretext tasks and the classifier.
+
+    Attributes:
+        watched_features: (B, D) the encoder's features of the last training step, detached, by which a collapse is
+            seen; None where a task watches none.
+    """
+
+    watched_features: Tensor | None = None
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
