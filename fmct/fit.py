@@ -78,7 +78,8 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     setting = Setting(experiment.input, experiment.optimizer, experiment.seed, record, spacing_mm)
     task = experiment.task.build(initial_backbone(experiment, data), setting)
     quiet_lightning()
-    trainer = experiment.trainer.build(run_folder(experiment))
+    watching = experiment.callbacks.build(data, experiment.optimizer.warmup_fraction)
+    trainer = experiment.trainer.build(run_folder(experiment), watching)
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     start = begin(experiment, fresh=fresh, first_process=first_process)
     if start.checkpoint and read_environment(start.folder).get("finished"):

@@ -17,6 +17,8 @@ from fmct.data.preprocessing import IsotropicSettings
 from fmct.data.volumes import Volume, VolumeCache
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+TIMED = ["train/scans_per_second", "train/data_wait", "train/tflop_per_scan", "train/tflops", "train/mfu"]
+"""Columns of metrics.csv that two runs of the same experiment don't share."""
 
 
 @pytest.fixture(scope="session")

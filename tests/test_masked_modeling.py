@@ -107,12 +107,11 @@ def test_equal_numbers_need_no_filling_up() -> None:
 def reconstruct(
     config: MaskedModelingConfig, x: Tensor, noise: Tensor, foreground: Foreground
 ) -> tuple[Tensor, Tensor]:
-    """Per-scan losses and features."""
+    """The loss, and features of all scans."""
     model = encoder()
     torch.manual_seed(1)
     decoder = DecoderConfig(depth=1, width=12, heads=2).build(model, 2)
-    made = config.reconstruct(model, decoder, x, config.mask(noise, foreground))
-    return config.loss(made), made.seen_BD
+    return config.loss(model, decoder, x, noise, foreground)
 
 
 @pytest.mark.parametrize("masking", [RandomMasking(), BlockMasking()])
@@ -128,7 +127,25 @@ def test_batched_equals_one_by_one(masking: RandomMasking | BlockMasking) -> Non
         for b in range(5)
     ]
     torch.testing.assert_close(loss, torch.stack([one for one, _ in alone]).mean())
-    torch.testing.assert_close(features, torch.cat([one for _, one in alone]))
+    order = [view for group in foreground.groups() for view in group]
+    torch.testing.assert_close(features, torch.cat([alone[view][1] for view in order]))
+
+
+def test_groups_are_of_about_equal_lengths_and_take_all() -> None:
+    counts = [5, 400, 100, 120, 6, 126, 500, 499, 2]
+    groups = Foreground(torch.zeros(9, 512), counts).groups()
+    assert [[counts[view] for view in group] for group in groups] == [[2], [5, 6], [100, 120], [126], [400, 499, 500]]
+    assert sorted(view for group in groups for view in group) == list(range(9))
+
+
+def test_one_group_or_several_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, foreground = MaskedModelingConfig(), some_foreground(5)
+    noise = RandomMasking().draw(generators(5), GRID)
+    x = torch.rand(5, 2, 12, 12, 10, generator=torch.Generator().manual_seed(3))
+    several, _ = reconstruct(config, x, noise, foreground)
+    assert len(foreground.groups()) > 1
+    monkeypatch.setattr(Foreground, "groups", lambda self: [list(range(5))])
+    torch.testing.assert_close(reconstruct(config, x, noise, foreground)[0], several)
 
 
 def test_air_is_neither_seen_nor_scored() -> None:

@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import TinyCohort
+from conftest import TIMED, TinyCohort
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmct.callbacks.nan_guard import NanGuard
 from fmct.experiment.loading import as_record, completed, load_experiment
@@ -142,9 +143,12 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert len(expected) == STEPS
     assert run_recorded(monkeypatch, arguments(tiny, killed, case)) == expected[case.goes_on_from :]
     same(*(torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (folder, other)))
-    metrics = [pd.read_csv(path / "metrics.csv").drop(columns="train/scans_per_second") for path in (folder, other)]
+    metrics = [pd.read_csv(path / "metrics.csv").drop(columns=TIMED) for path in (folder, other)]
     pd.testing.assert_frame_equal(*metrics)
     assert metrics[0]["step"].tolist() == list(range(STEPS))
+    events = EventAccumulator(str(folder / "tb"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(STEPS))
     assert sorted(path.name for path in last.parent.iterdir()) == ["last.ckpt", f"step{STEPS:07d}.ckpt"]
     weights = [(path / "weights" / "model.safetensors").read_bytes() for path in (folder, other)]
     assert weights[0] == weights[1]

@@ -30,6 +30,7 @@ from fmct.experiment.run_record import ENVIRONMENT, EXPERIMENT, read_experiment
 from fmct.experiment.schema import Experiment
 
 LAST = "checkpoints/last.ckpt"
+WATCHING = "callbacks."
 PACKAGES = ("torch", "lightning", "monai", "numpy", "pydicom", "nibabel", "blosc2", "pydantic")
 
 
@@ -44,7 +45,8 @@ class Start:
 def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     """Make the run's folder, or find the checkpoint to go on from.
 
-    A run goes on when the configuration is the same; keys that are younger than the run count as their defaults.
+    A run goes on when the configuration is the same; keys that are younger than the run count as their defaults, and
+    the section `callbacks` may change: what watches a run has no part in what it learns.
     `fresh` sets the old folder aside, under a numbered name; so does another configuration where the old run never came
     to a checkpoint.
 
@@ -59,6 +61,7 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     folder = run_folder(experiment)
     record = as_record(experiment)
     changes = differences(completed(read_experiment(folder)), record) if (folder / EXPERIMENT).exists() else []
+    changes = [change for change in changes if not change.startswith(WATCHING)]
     if fresh or (changes and not (folder / LAST).exists()):
         if first_process and folder.exists():
             set_aside(folder)

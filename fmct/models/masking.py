@@ -6,12 +6,15 @@ mask can be repeated; its order alone decides (`fmct.models.mask_orders`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fmct.console.errors import UsageError
+
+MOST_OVER_LEAST = 1.25
 
 
 class Foreground(NamedTuple):
@@ -27,9 +30,24 @@ class Foreground(NamedTuple):
         """Count the patches of each view: fetched from the device once per batch, before the step."""
         return cls(patches_BN, patches_BN.sum(1).tolist())
 
-    def first(self, views: int) -> Foreground:
-        """Return that of the first so many views."""
-        return Foreground(self.patches_BN[:views], self.counts[:views])
+    def of_views(self, views: Sequence[int]) -> Foreground:
+        """Return that of some views, in this order."""
+        index = torch.tensor(views).to(self.patches_BN.device, non_blocking=True)
+        return Foreground(self.patches_BN.index_select(0, index), [self.counts[view] for view in views])
+
+    def groups(self) -> list[list[int]]:
+        """Divide the views into groups of about equal counts, so that little has to be filled up.
+
+        Returns:
+            Indices of the views, each in one group: the greatest count of a group is at most 1.25 times its least.
+        """
+        groups: list[list[int]] = []
+        for view in sorted(range(len(self.counts)), key=self.counts.__getitem__):
+            if groups and self.counts[view] <= MOST_OVER_LEAST * self.counts[groups[-1][0]]:
+                groups[-1].append(view)
+            else:
+                groups.append([view])
+        return groups
 
 
 class Masking(NamedTuple):

@@ -22,7 +22,7 @@ from fmct.losses.diversity import entropy, kl_to_uniform
 from fmct.losses.koleo import koleo
 from fmct.models.backbones import Backbone
 from fmct.models.heads import DINOHeadConfig
-from fmct.models.masking import Masking
+from fmct.models.masking import Foreground
 from fmct.models.vit3d import ViT3D
 from fmct.tasks.base import Batch, Setting, Task
 from fmct.tasks.ibot import HiddenPatches, IBOTConfig
@@ -147,9 +147,9 @@ class DINOTask(Task):
             agreed = self.ibot(student, teacher, hidden, temperature, rows)
             losses.append(self.config.ibot.weight * self._part("ibot", agreed))
         if self.decoder is not None:
-            masking = self._masking(batch, scans)
-            restored = self.config.mae.reconstruct(self.encoder, self.decoder, views[:scans], masking)
-            losses.append(self.config.mae_weight * self._part("mae", self.config.mae.loss(restored)))
+            foreground = self._foreground(batch, scans)
+            restored, _ = self.config.mae.loss(self.encoder, self.decoder, views[:scans], batch["order"], foreground)
+            losses.append(self.config.mae_weight * self._part("mae", restored))
         if "local_views" in batch:
             cls_VD = torch.cat([cls_VD, self.student.backbone(batch["local_views"])[:, 0]])
         losses.append(self._part("dino", self._view_loss(cls_VD, teacher_tokens[:, 0], temperature)))
@@ -178,14 +178,13 @@ class DINOTask(Task):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         return torch.stack([koleo(view, data.config.batch_size) for view in cls_VD.chunk(GLOBAL_VIEWS)]).sum()
 
-    def _masking(self, batch: Batch, scans: int) -> Masking:
-        """Decide what is hidden of the first global view of the first so many scans."""
-        left_out = batch["foreground"].first(scans) if self.config.mae.foreground else None
-        return self.config.mae.mask(batch["order"][:scans], left_out)
+    def _foreground(self, batch: Batch, scans: int) -> Foreground | None:
+        """Return that of the first global view of the first so many scans, if their air is left out."""
+        return batch["foreground"].of_views(range(scans)) if self.config.mae.foreground else None
 
     def _log_diversity(self, targets: Tensor) -> None:
         """Log what tells of a collapse, at the steps that are logged."""
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if not self.log_is_written():
             return
         self.log("train/teacher_entropy", entropy(targets).mean())
         mean = self.trainer.strategy.reduce(targets.mean(0), reduce_op="mean")
@@ -228,7 +227,7 @@ class DINOTask(Task):
         pictures = {"views": views_picture(batch)}
         if self.decoder is not None:
             few = batch["global_views"][: min(len(batch["hu"]), 3)]
-            masking = self._masking(batch, len(few))
+            masking = self.config.mae.mask(batch["order"][: len(few)], self._foreground(batch, len(few)))
             pictures["reconstruction"] = self.config.mae.picture(self.encoder, self.decoder, few, masking)
         return pictures
 

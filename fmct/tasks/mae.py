@@ -14,7 +14,7 @@ from fmct.models.backbones import Backbone
 from fmct.models.masking import Foreground
 from fmct.models.vit3d import ViT3D
 from fmct.tasks.base import Batch, Setting, Task
-from fmct.tasks.masked_modeling import MaskedModelingConfig, Reconstruction, draw_mask_order, require_vit
+from fmct.tasks.masked_modeling import MaskedModelingConfig, draw_mask_order, require_vit
 from fmct.views.crops import CropConfig, identity
 from fmct.views.intensity import IntensityConfig
 
@@ -45,12 +45,12 @@ class MAETask(Task):
         self.decoder = config.build_decoder(backbone, setting.input.channels)
 
     def make_views(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
-        """Make `x` (B, C, Z, Y, X) in [0, 1], `foreground` if air is left out, and `noise` (B, N), which hides."""
+        """Make `x` (B, C, Z, Y, X) in [0, 1], `order` (B, N) in which patches hide, and maybe `foreground`."""
         drawn = (batch, generators, self.config.crops, self.config.intensity)
         if not self.config.foreground:
-            return self._with_noise(batch | {"x": self.random_view(*drawn)}, generators)
+            return self._with_order(batch | {"x": self.random_view(*drawn)}, generators)
         x, foreground_BN = self.random_view_with_foreground(*drawn, self.backbone.patch_zyx)
-        return self._with_noise(batch | {"x": x, "foreground": Foreground.of(foreground_BN)}, generators)
+        return self._with_order(batch | {"x": x, "foreground": Foreground.of(foreground_BN)}, generators)
 
     def whole_view(self, batch: Batch) -> Batch:
         """Make the whole view with a mask that depends on the scan alone."""
@@ -61,35 +61,33 @@ class MAETask(Task):
                 sees.sampled(volumes, identity(len(volumes))), volumes, self.backbone.patch_zyx
             )
             batch = batch | {"foreground": Foreground.of(foreground_BN)}
-        return self._with_noise(
+        return self._with_order(
             batch, [np.random.default_rng([self.setting.seed, index]) for index in batch["index"].tolist()]
         )
 
-    def _with_noise(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
-        return batch | {"noise": draw_mask_order(self.config.masking, self.backbone, batch["x"], generators)}
+    def _with_order(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
+        return batch | {"order": draw_mask_order(self.config.masking, self.backbone, batch["x"], generators)}
 
-    def reconstruct(self, batch: Batch) -> Reconstruction:
-        """Hide patches of the views and restore them."""
-        masking = self.config.mask(batch["noise"], batch.get("foreground"))
-        return self.config.reconstruct(self.backbone, self.decoder, batch["x"], masking)
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.config.loss(self.backbone, self.decoder, batch["x"], batch["order"], batch.get("foreground"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Restore what was hidden; the loss counts hidden patches only."""
-        made = self.reconstruct(batch)
-        loss = self.config.loss(made)
-        self.watched_features = made.seen_BD
+        loss, self.watched_features = self._loss(batch)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss on whole, unaugmented scans."""
-        loss = self.config.loss(self.reconstruct(batch))
+        loss, _ = self._loss(batch)
         self.log("val/loss", loss, batch_size=len(batch["x"]), sync_dist=True, prog_bar=True)
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """Draw up to three scans: what is there, what the encoder sees, what the decoder makes of it."""
         foreground: Foreground | None = batch.get("foreground")
-        masking = self.config.mask(batch["noise"][:3], foreground and foreground.first(3))
+        masking = self.config.mask(
+            batch["order"][:3], foreground and foreground.of_views(range(len(batch["order"][:3])))
+        )
         return {"reconstruction": self.config.picture(self.backbone, self.decoder, batch["x"][:3], masking)}
 
     def packaged_backbone(self) -> Backbone:

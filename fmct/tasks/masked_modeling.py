@@ -77,9 +77,38 @@ class MaskedModelingConfig(Config):
             seen_BD = (patches * present_BK1).sum(1) / present_BK1.sum(1)
         return Reconstruction(prediction, masking.of_shown(patchify(target, encoder.patch_zyx)), masking, seen_BD)
 
-    def loss(self, made: Reconstruction) -> Tensor:
-        """Score the hidden patches: scalar float32."""
-        return reconstruction_loss(made.prediction_BMP, made.target_BMP, made.masking.scored, self.normalize_target)
+    def loss(
+        self, encoder: ViT3D, decoder: MAEDecoder, x: Tensor, order_BN: Tensor, foreground: Foreground | None
+    ) -> tuple[Tensor, Tensor]:
+        """Hide patches of views, restore them, and score those that were hidden.
+
+        Where air is left out, views of about equally many patches go through the networks together: of a whole batch
+        the longest would set the length.
+
+        Args:
+            encoder: sees what isn't hidden.
+            decoder: restores the rest.
+            x: (B, C, Z, Y, X) views in [0, 1].
+            order_BN: from `draw_mask_order`.
+            foreground: patches that aren't air; None: all count.
+
+        Returns:
+            The loss, scalar float32: the mean over scans of each one's mean over its hidden patches; and (B, D) float32
+            features, detached: the means of the encoder's tokens, scans in any order.
+        """
+        groups = [None] if foreground is None else foreground.groups()
+        losses, features = [], []
+        for views in groups:
+            part, share = (x, order_BN, foreground), 1.0
+            if foreground is not None and views is not None and len(groups) > 1:
+                index = torch.tensor(views).to(x.device, non_blocking=True)
+                part = (x.index_select(0, index), order_BN.index_select(0, index), foreground.of_views(views))
+                share = len(views) / len(x)
+            made = self.reconstruct(encoder, decoder, part[0], self.mask(*part[1:]))
+            restored = (made.prediction_BMP, made.target_BMP, made.masking.scored)
+            losses.append(share * reconstruction_loss(*restored, self.normalize_target))
+            features.append(made.seen_BD)
+        return torch.stack(losses).sum(), torch.cat(features)
 
     def picture(self, encoder: ViT3D, decoder: MAEDecoder, x: Tensor, masking: Masking) -> Tensor:
         """Draw what is there, what the encoder sees, and what the decoder makes of it, one above the other."""
