@@ -16,10 +16,12 @@ from fmct.console.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from fmct.benchmarks.table import Table
 
+Subject = Literal["index", "preprocess", "cache", "train", "scale"]
 FLAGS_OF = {
     "index": {"series", "source", "turns"},
     "preprocess": {"source", "turns"},
     "cache": {"scans", "turns"},
+    "train": {"turns"},
     "scale": {"seconds_per_scan", "mb_per_scan", "rows"},
 }
 WHERE = "the command line of `fmct bench`"
@@ -31,13 +33,17 @@ class Bench(Command):
     `index`: headers read per second on one core, by pydicom alone and by `fmct index`, first and second run; pixels
     aren't looked at. `preprocess`: seconds and memory from file to volume, against the published chain in MONAI, on
     phantoms of 5 and 1 mm and DICOM (against bare decoding), and on --source. `cache`: volumes read per second and
-    their bytes, against the published form. `scale`: what grows with the archive, on a manifest and a cache of 361,663
-    made-up scans; --seconds-per-scan and --mb-per-scan, as the others measured them, give hours and terabytes.
+    their bytes, against the published form. `train`: a step of self-distillation and of masked image modelling,
+    ViT-B, against the published arithmetic, with FLOPs and memory; half an hour on two cores. `scale`: what grows
+    with the archive, on a manifest and a cache of 361,663 made-up scans; --seconds-per-scan and --mb-per-scan, as
+    the others measured them, give hours and terabytes.
 
     Example: fmct bench preprocess --turns 5
     """
 
-    subject: CliPositionalArg[Literal["index", "preprocess", "cache", "scale"]] = Field(description="what to measure")
+    subject: CliPositionalArg[Literal["index", "preprocess", "cache", "train", "scale"]] = Field(
+        description="what to measure"
+    )
     series: int = Field(100, ge=1, description="index: how many synthetic series of 40 slices to write and read")
     source: Path | None = Field(
         None, description="index: a folder of DICOM files to read instead; preprocess: a NIfTI file or DICOM series too"
@@ -79,6 +85,11 @@ class Bench(Command):
 
             timings, sizes = measure_caching(self.scans, self.turns)
             return [Table(f"volumes of {self.scans} heads, one thread", "volumes", timings, sizes)]
+        if self.subject == "train":
+            from fmct.benchmarks.training import measure_training
+
+            outcomes = [measure_training(objective, self.turns) for objective in ("dino", "mae")]
+            return [Table(outcome.title, "scans", outcome.timings, outcome.notes()) for outcome in outcomes]
         from fmct.benchmarks.preprocessing import measure_preprocessing
 
         return [
