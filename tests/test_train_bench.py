@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fmct.benchmarks import training
+from fmct.benchmarks.flops import flop_counter
 from fmct.benchmarks.published_steps import PlainAttention, clip_each, with_plain_attention
 from fmct.models.heads import DINOHeadConfig
 from fmct.models.vit3d import ViT3DConfig
@@ -49,3 +50,13 @@ def test_all_ways_are_timed_and_their_arithmetic_is_counted(
     assert published == pytest.approx(same_work, rel=0.02), "the same work has the same FLOPs"
     assert outcome.tflop[names[3]] < published
     assert len(outcome.notes()) == len(names)
+
+
+def test_fused_attention_is_counted() -> None:
+    x = torch.randn(2, 3, 5, 4, requires_grad=True)
+    with flop_counter() as forward:
+        out = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    with flop_counter() as backward:
+        out.sum().backward()
+    product = 2 * 2 * 3 * 5 * 5 * 4
+    assert (forward.get_total_flops(), backward.get_total_flops()) == (2 * product, 5 * product)

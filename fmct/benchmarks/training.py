@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
+from fmct.benchmarks.flops import flop_counter
 from fmct.benchmarks.fresh_process import in_fresh_process, own_peak_mb
 from fmct.benchmarks.published_steps import (
     CROPS,
@@ -165,7 +166,7 @@ def device() -> torch.device:
 
 def cost_of_step(way: Way, size: Size) -> tuple[float, float]:
     """Take a step; return its FLOPs (matrix products, forward and backward), and the most memory held in MB."""
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     seconds_of_step(way, size, counter=counter)
     on_gpu = device().type == "cuda"
     return float(counter.get_total_flops()), torch.cuda.max_memory_allocated() / 2**20 if on_gpu else own_peak_mb()
