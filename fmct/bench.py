@@ -21,6 +21,7 @@ FLAGS_OF = {
     "preprocess": {"source", "turns"},
     "cache": {"scans", "turns"},
     "views": {"scans", "turns"},
+    "train": {"turns"},
     "scale": {"seconds_per_scan", "mb_per_scan", "rows"},
 }
 
@@ -32,14 +33,16 @@ class Bench(Command):
     aren't looked at. `preprocess`: seconds and memory from file to volume, against the published chain in MONAI, on
     phantoms of 5 and 1 mm and DICOM (against bare decoding), and on --source. `cache`: volumes read per second and
     their bytes, against the published form. `views`: crops made per second, against the published chain in MONAI, and
-    how much of them shows a head. `scale`: what grows with the archive, on a manifest and a cache of 361,663
-    made-up scans; --seconds-per-scan and --mb-per-scan, as the others measured them, give hours and terabytes.
+    how much of them shows a head. `train`: a step of self-distillation and of masked image modelling, ViT-B, against
+    the published arithmetic, with FLOPs and memory; half an hour on two cores. `scale`: what grows with the archive, on
+    a manifest and a cache of 361,663 made-up scans; --seconds-per-scan and --mb-per-scan, as the others measured them,
+    give hours and terabytes.
 
     Example: fmct bench preprocess --turns 5
     """
 
-    subject: CliPositionalArg[Literal["index", "preprocess", "cache", "views", "scale"]] = Field(
-        description="index, preprocess, cache, views or scale"
+    subject: CliPositionalArg[Literal["index", "preprocess", "cache", "views", "train", "scale"]] = Field(
+        description="index, preprocess, cache, views, train or scale"
     )
     series: int = Field(100, ge=1, description="index: how many synthetic series of 40 slices to write and read")
     source: Path | None = Field(
@@ -83,6 +86,11 @@ class Bench(Command):
             from fmct.benchmarks.views import measure_views
 
             return measure_views(self.scans, self.turns)
+        if self.subject == "train":
+            from fmct.benchmarks.training import measure_training
+
+            outcomes = [measure_training(objective, self.turns) for objective in ("dino", "mae")]
+            return [Table(outcome.title, "scans", outcome.timings, outcome.notes()) for outcome in outcomes]
         from fmct.benchmarks.preprocessing import measure_preprocessing
 
         return [

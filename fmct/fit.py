@@ -137,6 +137,7 @@ def quiet_lightning() -> None:
         ".*Total length of `list` across ranks is zero.*",  # no validation was asked for
         ".*srun.*",  # running one process inside a SLURM job is allowed
         ".*have no `validation_step`.*",  # self-distillation has nothing to validate
+        ".*have no `val_dataloader`.*",  # a benchmark validates nothing
         ".*module\\(s\\) in eval mode.*",  # teachers and frozen backbones are meant to be
         ".*You have overridden `on_after_batch_transfer`.*",  # tasks make the views, not the DataModule
         ".*torch.distributed.nn.functional.all_gather is deprecated.*",  # between Lightning and torch

@@ -6,22 +6,18 @@ thread each and with `MALLOC` in its environment, and each way runs once more in
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import resource
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from fmct.benchmarks.fresh_process import in_fresh_process, own_peak_mb
 from fmct.benchmarks.timing import Timing, time_in_turns
 from fmct.console.errors import UsageError
 from fmct.data.nifti import is_nifti
@@ -31,7 +27,6 @@ from fmct.data.phantom.scanner import SCANNERS, Overrides
 from fmct.data.phantom.writer import Identity, write_dicom, write_nifti
 from fmct.data.presets import AnySettings, FmhctSettings, IsotropicSettings
 
-T = TypeVar("T")
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 """glibc then keeps memory that was freed instead of asking for it, and having it zeroed, for every large array."""
 PUBLISHED, DECODE = "published chain (MONAI)", "bare decode (pydicom)"
@@ -122,12 +117,6 @@ def measured(name: str, path: Path, turns: int) -> Case:
     return Case(name, timings, peaks)
 
 
-def in_fresh_process(work: Callable[[], T]) -> T:
-    """Do something in a new process, and return what it returns."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work).result()
-
-
 def ways(path: Path) -> dict[str, Callable[[], int]]:
     """Return the ways that a scan can be preprocessed, the one to compare with first."""
     ours = {
@@ -152,11 +141,7 @@ def peak_mb(path: Path, way: str) -> float:
     """Go one way, and return the most memory that this process ever held."""
     with threadpool_limits(1):
         ways(path)[way]()
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory in: Linux carries it over to a new program
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+    return own_peak_mb()
 
 
 def run_published(path: Path) -> int:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from fmct.benchmarks.caching import load_windows, write_own
-from fmct.benchmarks.preprocessing import in_fresh_process, tuned_malloc
+from fmct.benchmarks.fresh_process import in_fresh_process
+from fmct.benchmarks.preprocessing import tuned_malloc
 from fmct.benchmarks.table import Table
 from fmct.benchmarks.timing import time_in_turns
 from fmct.data.nifti import load_nifti
