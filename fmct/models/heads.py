@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fmct.console.errors import UsageError
 from fmct.experiment.config import Config
-from fmct.models.vit3d import INIT_STD, initialize_linear
+from fmct.models.blocks import INIT_STD, initialize_linear
 
 PROBE_NORM_EPS = 1e-6
 
