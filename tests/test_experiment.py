@@ -127,7 +127,11 @@ def test_null_is_a_value_on_the_command_line() -> None:
         ("trainer: {max_epochs: null}", ["a run must end"]),
         ("name: ../elsewhere", ["name"]),
         ("task: {crops: {share: [0.9, 0.2]}}", ["least <= greatest"]),
-        ("backbone: {width: 100}", ["width 100 must be divisible"]),
+        ("backbone: {width: 101}", ["backbone: width 101 must be", "divisible by 4 heads: try 100 or 104"]),
+        ("backbone: {size: big}", ["backbone.size", "'small', 'base'"]),
+        ("backbone: {size: base, depth: 4}", ["backbone: size base has no effect beside width 96, depth 4, heads 4"]),
+        ("backbone: {kind: resnet}", ["unknown key backbone.width", "kind resnet has no such key"]),
+        ("backbone: null", ["backbone: "]),
     ],
 )
 def test_wrong_keys_and_values_say_which_and_what_instead(tmp_path: Path, text: str, expected: list[str]) -> None:

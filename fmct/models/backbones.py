@@ -15,9 +15,16 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field
+from torch import nn
 
 from fmct.models.cnn import ResNet, ResNetConfig
 from fmct.models.vit3d import ViT3D, ViT3DConfig
 
 BackboneConfig = Annotated[ViT3DConfig | ResNetConfig, Field(discriminator="kind")]
 Backbone = ViT3D | ResNet
+
+
+def repeated_blocks(module: nn.Module) -> list[nn.Module]:
+    """List the blocks of all parts of a module that have any: backbones and decoders."""
+    found = [getattr(part, "blocks", None) for part in module.modules()]
+    return [block for blocks in found if isinstance(blocks, nn.ModuleList) for block in blocks]

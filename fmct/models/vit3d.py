@@ -73,7 +73,9 @@ class ViT3DConfig(Config):
     )
     mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the MLP over width")
     layer_scale: float | None = Field(
-        None, gt=0, description="first value of a learned factor per channel on every branch (1e-5 is usual); null: none"
+        None,
+        gt=0,
+        description="first value of a learned factor per channel on every branch (1e-5 is usual); null: none",
     )
     drop_path: float = Field(
         0.0, ge=0, lt=1, description="chance that a scan skips the last block's branches (depth-linear)"
