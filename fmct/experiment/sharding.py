@@ -5,20 +5,29 @@ Lightning's `fsdp` is FSDP1, which refuses CPUs; its ModelParallelStrategy leave
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import torch
+from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
 
 from fmct.console.errors import UsageError
 from fmct.models.backbones import repeated_blocks
 
 
 class FullySharded(ModelParallelStrategy):
-    """Divides parameters, gradients and optimizer state among all processes; checkpoints are whole, in one file."""
+    """Divides parameters, gradients and optimizer state among all processes.
+
+    Checkpoints are whole, in one file and as without division. (Lightning's own way refuses to load the optimizer's
+    state where a parameter has none, such as prototypes that haven't moved yet.)
+    """
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
@@ -32,6 +41,56 @@ class FullySharded(ModelParallelStrategy):
     def data_mesh(self) -> DeviceMesh:
         """The processes among which parameters are divided."""
         return self.device_mesh["data_parallel"]
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Let Lightning hand over the optimizers' state, as it does without division."""
+        return True
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Gather an optimizer's state; all processes take part, and the first one's is saved."""
+        state = optimizer.state_dict()
+        gathered = {
+            index: {name: whole(value) for name, value in of_parameter.items()}
+            for index, of_parameter in state["state"].items()
+        }
+        return state | {"state": gathered}
+
+    def load_checkpoint(self, checkpoint_path: _PATH, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, in every process; what isn't this process's share is never in memory as a whole."""
+        checkpoint: dict[str, Any] = torch.load(
+            self.broadcast(checkpoint_path), map_location="cpu", weights_only=weights_only, mmap=True
+        )
+        return checkpoint
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Take this process's shares of the whole tensors."""
+        assert self.model is not None
+        options = StateDictOptions(full_state_dict=True, strict=strict)
+        set_model_state_dict(self.model, dict(checkpoint["state_dict"]), options=options)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take this process's shares of the optimizers' state."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            shares = {
+                index: {name: share_like(value, parameters[index]) for name, value in of_parameter.items()}
+                for index, of_parameter in state["state"].items()
+            }
+            optimizer.load_state_dict(state | {"state": shares})
+
+
+def whole(value: Any) -> Any:
+    """Gather a tensor that is divided among processes, onto the CPU; anything else stays."""
+    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+
+
+def share_like(value: Any, parameter: Tensor) -> Any:
+    """Divide what belongs to a parameter and has its shape as the parameter is divided; anything else stays."""
+    if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    placed = value.to(parameter.device)
+    return distribute_tensor(placed, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 def shard(task: nn.Module, mesh: DeviceMesh) -> None:
@@ -71,11 +130,3 @@ def parts_with_parameters(module: nn.Module) -> Iterator[nn.Module]:
             yield child
         else:
             yield from parts_with_parameters(child)
-
-
-def local_shards(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Return what this process holds of each parameter: its share, or all of it where nothing is divided.
-
-    Element-wise work on parameters that are divided alike needs neither communication nor DTensor's bookkeeping.
-    """
-    return [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
