@@ -15,8 +15,9 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from fmct.experiment.compilation import compile_blocks
 from fmct.experiment.optim import OptimizerConfig, cosine
@@ -142,15 +143,15 @@ class Task(L.LightningModule):
     ) -> None:
         """Clip the norm of the whole gradient and log it.
 
-        Lightning refuses to clip for fused optimizers under autocast, because of loss scaling; bf16 has none. Sharded
-        gradients are the strategy's to clip.
+        Lightning refuses to clip for fused optimizers under autocast, because of loss scaling; bf16 has none. Flat
+        shards (`fsdp`) are the strategy's to clip.
         """
-        if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+        if isinstance(self.trainer.strategy, FSDPStrategy):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
-            self.log("train/gradient_norm", norm)
+            self.log("train/gradient_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Move weight decay along its schedule, if it has one."""
