@@ -42,6 +42,12 @@ def test_every_experiment_takes_the_smoke_overlay(path: Path) -> None:
     assert experiment.task == load_experiment([path]).task
 
 
+def test_a_size_by_name_takes_the_smoke_overlay_too(tmp_path: Path) -> None:
+    path = write(tmp_path, SMOKE.read_text().replace("width: 96, depth: 3, heads: 4", "size: huge"))
+    assert load_experiment([path]).backbone.width == 1280
+    assert load_experiment([path, EXPERIMENTS / "overlays" / "smoke.yaml"]).backbone.width == 48
+
+
 def test_the_contract_example_of_the_documentation_holds() -> None:
     experiment = load_experiment([EXPERIMENTS / "pretrain_mae_vitb.yaml"])
     assert experiment.optimizer.lr == pytest.approx(1.5e-4)
