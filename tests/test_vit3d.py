@@ -11,8 +11,8 @@ from fmct.models.blocks import drop_path
 from fmct.models.decoder import DecoderConfig
 from fmct.models.masking import draw_noise, random_keep
 from fmct.models.positions import interpolate_positions, patch_grid, sincos_positions
-from fmct.models.vit3d import SIZES as PRESETS
 from fmct.models.vit3d import ViT3D, ViT3DConfig
+from fmct.models.vit_sizes import SIZES as PRESETS
 
 SIZES = {"width": 24, "depth": 2, "heads": 2, "patch_voxels": (2, 4, 3)}
 INPUT_ZYX = (8, 8, 9)

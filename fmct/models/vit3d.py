@@ -5,7 +5,7 @@ Shapes: B scans, C channels, N patches, K kept patches, R registers, D width.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from fmct.models.blocks import INIT_STD, Block, initialize_linear
 from fmct.models.patch_embedding import PatchEmbedding
 from fmct.models.positions import interpolate_positions, patch_grid, sincos_positions
 from fmct.models.rotary import rotary_angles, rotation_of
+from fmct.models.vit_sizes import SIZES
 
 Voxels = Annotated[int, Field(gt=0)]
 
@@ -37,23 +38,6 @@ def check_width(width: int, heads: int) -> None:
             f"width {width} must be at least 6 (3D positions) and divisible by {heads} heads: "
             f"try {' or '.join(map(str, near))}"
         )
-
-
-class Size(NamedTuple):
-    """What a size is short for."""
-
-    width: int
-    depth: int
-    heads: int
-
-
-SIZES = {
-    "small": Size(384, 12, 6),
-    "base": Size(768, 12, 12),
-    "large": Size(1024, 24, 16),
-    "huge": Size(1280, 32, 16),
-}
-"""The usual ones (Dosovitskiy et al. 2021, table 1; small: Touvron et al. 2021, arXiv 2012.12877, table 1)."""
 
 
 class ViT3DConfig(Config):
