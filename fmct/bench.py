@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from fmct.console.command import Command, main
+from fmct.console.command import Command, check_flags, main
 from fmct.console.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ FLAGS_OF = {
     "cache": {"scans", "turns"},
     "scale": {"seconds_per_scan", "mb_per_scan", "rows"},
 }
-WHERE = "the command line of `fmct bench`"
 
 
 class Bench(Command):
@@ -37,7 +36,9 @@ class Bench(Command):
     Example: fmct bench preprocess --turns 5
     """
 
-    subject: CliPositionalArg[Literal["index", "preprocess", "cache", "scale"]] = Field(description="what to measure")
+    subject: CliPositionalArg[Literal["index", "preprocess", "cache", "scale"]] = Field(
+        description="index, preprocess, cache or scale"
+    )
     series: int = Field(100, ge=1, description="index: how many synthetic series of 40 slices to write and read")
     source: Path | None = Field(
         None, description="index: a folder of DICOM files to read instead; preprocess: a NIfTI file or DICOM series too"
@@ -46,17 +47,14 @@ class Bench(Command):
     seconds_per_scan: float = Field(0.1, gt=0, description="scale: core-seconds that preprocessing takes")
     mb_per_scan: float = Field(1.0, gt=0, description="scale: megabytes of a cached volume")
     rows: int = Field(361_663, ge=100, description="scale: scans of the made-up archive")
-    turns: int = Field(5, ge=1, description="how often each way is timed; the median counts")
+    turns: int = Field(5, ge=1, description="all but scale: how often each way is timed; the median counts")
     json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
 
     def run(self) -> ExitCode:
         """Measure and print."""
-        for name in sorted(set().union(*FLAGS_OF.values()) & self.model_fields_set - FLAGS_OF[self.subject]):
-            subjects = " and ".join(subject for subject, flags in FLAGS_OF.items() if name in flags)
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag} doesn't go with {self.subject}", WHERE, f"it is a flag of {subjects}")
+        check_flags(self, self.subject, FLAGS_OF)
         if self.source is not None and not self.source.exists():
-            raise UsageError("there is no such folder", self.source, "name a folder of scans")
+            raise UsageError("there is no such file or folder", self.source, "name scans that are there")
         if self.subject == "scale":
             self._scale()
             return ExitCode.DONE

@@ -14,12 +14,12 @@ import pandas as pd
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from fmct.console.command import Command, main, names_in
+from fmct.console.command import Command, check_flags, main, names_in
 from fmct.console.disk_space import in_units, writing_into
 from fmct.console.errors import ExitCode, FmctError, UsageError
 from fmct.console.progress import track
 from fmct.data.cache_contents import Contents, contents_of, total_bytes
-from fmct.data.cache_folders import preset_folders
+from fmct.data.cache_folders import preset_folder, preset_folders
 from fmct.data.cache_removal import Removal, foreign_files, of_everything, of_leftovers, of_scans
 from fmct.data.manifest import read_manifest
 from fmct.data.volumes import VolumeCache
@@ -45,7 +45,7 @@ class Cache(Command):
     Example: fmct cache export /scratch/cache --scan-ids 3f1c,90ab --out nifti/
     """
 
-    action: CliPositionalArg[Literal["ls", "rm", "export"]] = Field(description="what to do")
+    action: CliPositionalArg[Literal["ls", "rm", "export"]] = Field(description="ls, rm or export")
     folder: CliPositionalArg[Path] = Field(description="a cache, or the folder of one preprocessing in it")
     scan_ids: str = Field("", description="rm, export: these scans, separated by commas")
     manifest: Path | None = Field(None, description="rm, export: the scans of a manifest")
@@ -58,51 +58,60 @@ class Cache(Command):
 
     def run(self) -> ExitCode:
         """Do what is asked."""
-        given = {name for name in set().union(*FLAGS_OF.values()) if getattr(self, name)}
-        for name in sorted(given - FLAGS_OF[self.action]):
-            flag = "--" + name.replace("_output", "").replace("_", "-")
-            fit = " and ".join(action for action, flags in FLAGS_OF.items() if name in flags)
-            raise UsageError(f"{flag} doesn't go with {self.action}", WHERE, f"it is a flag of {fit}")
+        check_flags(self, self.action, FLAGS_OF)
         return {"ls": self._list, "rm": self._remove, "export": self._export}[self.action]()
 
     def _list(self) -> ExitCode:
-        found = [contents_of(VolumeCache.open(folder)) for folder in preset_folders(self.folder)]
+        folders = preset_folders(self.folder)
+        found: list[Contents] = []
+        problems: list[UsageError] = []
+        for folder in folders:
+            try:
+                found.append(contents_of(VolumeCache.open(folder)))
+            except UsageError as error:
+                if len(folders) == 1:
+                    raise
+                problems.append(error)
         if self.json_output:
             print(json.dumps([contents.described() for contents in found], indent=2))
-        else:
+        elif found:
             print("\n\n".join(in_words(contents) for contents in found))
-        return ExitCode.DONE
+        for problem in problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return ExitCode.SOME_REJECTED if problems else ExitCode.DONE
 
     def _remove(self) -> ExitCode:
         chosen = [bool(self.scan_ids), self.manifest is not None, self.everything, self.leftovers]
         if sum(chosen) != 1:
             fix = "give one of --scan-ids, --manifest, --leftovers and --everything"
             raise UsageError("what to remove must be said in one way", WHERE, fix)
-        cache = VolumeCache.open(self.folder)
         if self.everything:
-            removal = of_everything(cache)
+            removal = of_everything(preset_folder(self.folder))
         else:
+            cache = VolumeCache.open(self.folder)
             removal = of_leftovers(cache) if self.leftovers else of_scans(cache, self._scan_ids(cache))
         if removal.kept:
             print(f"{removal.kept} leftovers are younger than an hour and stay: a run may be going on")
-        if not (removal.files or removal.scan_ids or removal.folder_too):
-            print(f"there is nothing to remove in {cache.folder}")
+        if not (removal.files or removal.scan_ids or self.everything):
+            print(f"there is nothing to remove in {removal.folder}")
             return ExitCode.DONE
-        self._confirm(removal)
+        if not self._confirmed(removal):
+            print("nothing was removed")
+            return ExitCode.DONE
         removal.carry_out()
-        print(f"removed {counted(removal)} from {cache.folder}: {in_units(removal.size_bytes)} are free again")
-        if self.everything and (foreign := foreign_files(cache.folder)):
+        print(f"removed {counted(removal)} from {removal.folder}: {in_units(removal.size_bytes)} are free again")
+        if self.everything and (foreign := foreign_files(removal.folder)):
             print(f"{len(foreign)} files there aren't the cache's and stay, {foreign[0].name} for one")
         return ExitCode.DONE
 
-    def _confirm(self, removal: Removal) -> None:
+    def _confirmed(self, removal: Removal) -> bool:
         if self.yes:
-            return
-        question = f"remove {counted(removal)}, {in_units(removal.size_bytes)}, from {removal.cache.folder}"
+            return True
+        question = f"remove {counted(removal)}, {in_units(removal.size_bytes)}, from {removal.folder}"
         if not sys.stdin.isatty():
             raise UsageError(f"this would {question}", WHERE, "add --yes to do so: there is no terminal to ask on")
-        if input(f"{question[0].upper()}{question[1:]}? [y/N] ").strip().lower() not in {"y", "yes"}:
-            raise UsageError("nothing was removed", WHERE, "answer y, or add --yes, to remove it")
+        print(f"{question[0].upper()}{question[1:]}? [y/N] ", end="", flush=True)
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}  # the end of input is a no
 
     def _scan_ids(self, cache: VolumeCache) -> list[str]:
         if self.scan_ids and self.manifest is not None:
@@ -113,7 +122,7 @@ class Cache(Command):
             if len(inside) < len(wanted):
                 print(f"{len(wanted) - len(inside)} of the manifest's {len(wanted)} scans aren't in the cache")
             return inside
-        names = names_in(self.scan_ids)
+        names = list(dict.fromkeys(names_in(self.scan_ids)))
         for name in names:
             if name not in cache:
                 raise UsageError(f"there is no scan {name} in the cache", cache.folder, "see its index.parquet")
@@ -148,7 +157,8 @@ class Cache(Command):
 
 def counted(removal: Removal) -> str:
     """Return how much is removed, in words."""
-    return f"{len(removal.files)} files and {len(removal.scan_ids)} rows of the index"
+    rows = "" if removal.cache is None else f" and {len(removal.scan_ids)} rows of the index"
+    return f"{len(removal.files)} files{rows}"
 
 
 def mean_raw_bytes(index: pd.DataFrame) -> float:

@@ -78,7 +78,7 @@ class Evaluate(Command):
         from fmct.data.manifest import label_names, read_manifest
         from fmct.data.presets import check_same_settings
         from fmct.data.volumes import VolumeCache
-        from fmct.experiment.runs import read_record
+        from fmct.experiment.run_record import read_experiment
 
         if not model.config.labels:
             raise UsageError(
@@ -86,7 +86,7 @@ class Evaluate(Command):
                 self.run_folder,
                 "adapt it first: a classifier experiment with task.weights naming this run",
             )
-        cache = VolumeCache.open(self.cache or Path(read_record(self.run_folder)["data"]["cache"]))
+        cache = VolumeCache.open(self.cache or Path(read_experiment(self.run_folder)["data"]["cache"]))
         fix = "preprocess the scans with the settings in the package's config.json"
         check_same_settings(model.preprocessing, cache.settings, cache.folder, fix)
         frame = read_manifest(self.data)

@@ -19,10 +19,11 @@ from fmct.callbacks.throughput import Throughput
 from fmct.console.command import exit_code
 from fmct.console.errors import ExitCode, UsageError
 from fmct.data.quarantine import QUARANTINE
-from fmct.evaluation.run_folder import read_environment
 from fmct.experiment.loading import as_record, load_experiment
-from fmct.experiment.runs import ENVIRONMENT, begin, run_folder, write_environment
+from fmct.experiment.run_record import read_environment
+from fmct.experiment.runs import begin, run_folder, write_environment
 from fmct.experiment.schema import Experiment
+from fmct.experiment.speaking import first_to_speak
 from fmct.experiment.weights import export_run, initial_backbone
 from fmct.tasks.base import Setting
 
@@ -76,10 +77,11 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     setting = Setting(experiment.input, experiment.optimizer, experiment.seed, record)
     task = experiment.task.build(initial_backbone(experiment, data), setting)
     quiet_lightning()
-    trainer = experiment.trainer.build(run_folder(experiment))
+    watching = experiment.callbacks.build(data, experiment.optimizer.warmup_fraction)
+    trainer = experiment.trainer.build(run_folder(experiment), watching)
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     start = begin(experiment, fresh=fresh, first_process=first_process)
-    if start.checkpoint and read_environment(start.folder / ENVIRONMENT).get("finished"):
+    if start.checkpoint and read_environment(start.folder).get("finished"):
         say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
         return start.folder
     say(
@@ -161,7 +163,7 @@ def run(arguments: Sequence[str]) -> ExitCode:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; expected errors are three lines, without a traceback unless `--debug`."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    return exit_code(lambda: run(arguments), debug="--debug" in arguments)
+    return exit_code(lambda: run(arguments), debug="--debug" in arguments, speaks=first_to_speak)
 
 
 if __name__ == "__main__":

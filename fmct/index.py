@@ -22,6 +22,7 @@ from fmct.data.indexing import counted, judge_changed, manifest_of, rejects_of, 
 from fmct.data.manifest import write_manifest
 from fmct.data.path_names import PathNames, escaped
 from fmct.data.privacy import read_key
+from fmct.data.reject_files import rejects_to_write, store_of
 from fmct.data.rejection import RejectCode, write_rejects
 from fmct.data.rules import parse_rules
 from fmct.data.scan_table import with_known
@@ -36,7 +37,8 @@ class Index(Command):
     tilt come from positions. A head scanned in two series (base and vertex) is joined by geometry. Of each study the
     thinnest soft-tissue axial series of a whole head without contrast is kept (--all-series keeps all), if a look at
     some of its slices shows HU and a head; else the next best. Every other series is in rejects.csv beside the manifest
-    with a code and what was found, and then the exit code is 3.
+    with a code and what was found, and then the exit code is 3. Where rejects.csv is another manifest's, it is in
+    MANIFEST.rejects.csv.
 
     A second run reads only what changed: what was read is kept in MANIFEST.headers.sqlite.
 
@@ -87,8 +89,8 @@ class Index(Command):
         )
         root = self._root()
         names = PathNames(root, key if self.redact_paths else None)
-        store_path = self.out.with_name(f"{self.out.name}.headers.sqlite")
-        own = [path.resolve() for path in (self.out, self._rejects, store_path, journal_of(store_path))]
+        store_path, rejects_path = store_of(self.out), rejects_to_write(self.out)
+        own = [path.resolve() for path in (self.out, rejects_path, store_path, journal_of(store_path))]
         files: Counter[str] = Counter()
         codes: Counter[RejectCode] = Counter()
         with open_store(store_path, names, key, self.fresh) as store:
@@ -103,13 +105,9 @@ class Index(Command):
                 self._nothing_found()
             rejects = store.by_path(chain(survey.closed, store.rejects(), copies, rejects_of(store, files)))
             write_manifest(frame, self.out)
-            write_rejects(counted(rejects, codes), self._rejects)
-        self._report(frame, codes, found + files + survey.passed, survey.unchanged, root)
+            write_rejects(counted(rejects, codes), rejects_path)
+        self._report(frame, codes, rejects_path, found + files + survey.passed, survey.unchanged, root)
         return ExitCode.SOME_REJECTED if codes else ExitCode.DONE
-
-    @property
-    def _rejects(self) -> Path:
-        return self.out.with_name("rejects.csv")
 
     def _check(self) -> None:
         if self.out.suffix not in {".csv", ".parquet"}:
@@ -137,12 +135,19 @@ class Index(Command):
         return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in roots]))
 
     def _report(
-        self, frame: pd.DataFrame, codes: Counter[RejectCode], files: Counter[str], unchanged: int, root: Path
+        self,
+        frame: pd.DataFrame,
+        codes: Counter[RejectCode],
+        rejects: Path,
+        files: Counter[str],
+        unchanged: int,
+        root: Path,
     ) -> None:
         found = {kind: count for kind, count in sorted(files.items()) if count}
         if self.json_output:
             outcome = {
                 "manifest": str(self.out),
+                "rejects": str(rejects),
                 "root": str(root),
                 "scans": len(frame),
                 "patients": int(frame["patient_id"].nunique()),
@@ -158,7 +163,7 @@ class Index(Command):
         if unchanged:
             print(f"{unchanged:,} files are as they were and weren't read again")
         print(f"{len(frame):,} scans of {frame['patient_id'].nunique():,} patients -> {escaped(str(self.out))}")
-        print_codes(codes, self._rejects)
+        print_codes(codes, rejects)
         nifti = frame[frame["format"] == "nifti"]["patient_id"]
         if nifti.duplicated().any() and self.table is None:
             print(

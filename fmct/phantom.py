@@ -5,14 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import multiprocessing
 import shutil
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -20,9 +16,6 @@ from fmct.console.command import Command, main
 from fmct.console.errors import ExitCode, UsageError
 from fmct.console.files import write_text_atomically
 from fmct.console.progress import track
-
-if TYPE_CHECKING:
-    from fmct.data.phantom.cohort import Case
 
 Row = dict[str, object]
 
@@ -57,6 +50,7 @@ class Phantom(Command):
         """Plan the cohort, make every scan, write the truth table, and only then give the folder its name."""
         from fmct.data.phantom.cohort import CohortConfig, truth_columns
         from fmct.data.phantom.hard_cases import write_hard_cases
+        from fmct.data.phantom.making import made
         from fmct.data.phantom.scanner import Overrides
 
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
@@ -75,7 +69,8 @@ class Phantom(Command):
         unfinished = self.out.with_name(f".{self.out.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         plan = config.build()
-        rows = list(track(make_all(plan, unfinished, self.workers), "phantoms", total=len(plan)))
+        numbered = dict(track(made(plan, unfinished, self.workers), "phantoms", total=len(plan)))
+        rows = [numbered[number] for number in range(len(plan))]
         if self.hard_cases:
             write_hard_cases(unfinished, self.seed, overrides)
         write_text_atomically(unfinished / "truth.csv", table(rows, truth_columns()))
@@ -95,17 +90,6 @@ class Phantom(Command):
         found = ", ".join(f"{name} {count}" for name, count in positive.items())
         print(f"{len(rows)} scans of {patients} patients in {self.out}; scans with {found}")
         print(f"the truth about each: {self.out / 'truth.csv'}")
-
-
-def make_all(plan: list[Case], cohort: Path, workers: int) -> Iterator[Row]:
-    """Make all scans and yield their rows in the plan's order."""
-    from fmct.data.phantom.cohort import make
-
-    if workers == 1:
-        yield from map(partial(make, cohort=cohort), plan)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(partial(make, cohort=cohort), plan)
 
 
 def table(rows: list[Row], columns: list[str]) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import Field, ValidationError
 from pydantic_settings import CliPositionalArg
 
-from fmct.console.command import Command, main, validation_error
+from fmct.console.command import Command, flag_of, main, validation_error
 from fmct.console.disk_space import writing_into
 from fmct.console.errors import ExitCode, UsageError
 from fmct.console.interruption import interruptible
@@ -28,6 +28,8 @@ from fmct.data.slurm import parse_slurm
 from fmct.data.volumes import VolumeCache
 
 GOES_ON = "it goes on with the scans that lack"
+LINE = "the command line of `fmct preprocess`"
+NOT_FOR_VERIFY = ("scheduler", "slurm", "timeout_s", "retry_rejected")
 
 
 class Preprocess(Command):
@@ -79,6 +81,8 @@ class Preprocess(Command):
     def run(self) -> ExitCode:
         """Preprocess what is missing and print what came of it."""
         settings, where = self._settings(), self._where()
+        if self.cache.exists() and not self.cache.is_dir():
+            raise UsageError("the cache is a folder, and this is a file", self.cache, "name a folder as --cache")
         frame = read_manifest(self.manifest, self.root)
         if self.verify:
             return self._verify(VolumeCache.open(self.cache / settings.folder_name()), frame["scan_id"].tolist())
@@ -87,6 +91,8 @@ class Preprocess(Command):
         interrupted = False
         try:
             with interruptible(), writing_into(folder, tally.bytes_needed, GOES_ON):
+                if not folder.exists() and not where.elsewhere:
+                    self._check_scans(frame)
                 cache = VolumeCache.create(self.cache, settings)
                 todo = self._todo(frame, cache, tally)
                 if len(todo):
@@ -98,6 +104,13 @@ class Preprocess(Command):
             print("interrupted; what is done is kept: run the same command again to go on", file=sys.stderr)
             return ExitCode.PREEMPTED
         return ExitCode.SOME_REJECTED if tally.codes or tally.rejected_before else ExitCode.DONE
+
+    def _check_scans(self, frame: pd.DataFrame) -> None:
+        """Check that scans are there before a new cache is made, which would stay behind empty."""
+        from fmct.data.cache_filling import SCANS_TO_PROBE
+        from fmct.data.worker_fitness import check_scans
+
+        check_scans(Path(frame.attrs["root"]), frame.head(SCANS_TO_PROBE).to_dict("records"))
 
     def _todo(self, frame: pd.DataFrame, cache: VolumeCache, tally: Tally) -> pd.DataFrame:
         """Return the rows of the manifest that are to be worked on, and count the others."""
@@ -122,31 +135,35 @@ class Preprocess(Command):
             tally.seconds = time.monotonic() - start
 
     def _where(self) -> Where:
-        line = "the command line of `fmct preprocess`"
         given = [f"--{name}" for name in ("workers", "scheduler", "slurm") if name in self.model_fields_set]
         if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)} exclude each other", line, "say once where the work is to run")
+            raise UsageError(f"{' and '.join(given)} exclude each other", LINE, "say once where the work is to run")
+        if self.verify:
+            idle = [flag_of(type(self), name) for name in NOT_FOR_VERIFY if name in self.model_fields_set]
+            if idle:
+                fix = "leave it out: volumes are checked in --workers processes of this machine"
+                raise UsageError(f"{' and '.join(idle)} doesn't go with --verify", LINE, fix)
         if self.workers == 0 and "timeout_s" in self.model_fields_set:
             what = "--timeout-s needs a process that can be ended, and --workers 0 is this one"
-            raise UsageError(what, line, "leave one of them out")
+            raise UsageError(what, LINE, "leave one of them out")
         slurm = parse_slurm(self.slurm) if self.slurm is not None else None
         return Where(self.workers, self.scheduler, slurm, self.cache.resolve() / "slurm")
 
     def _settings(self) -> AnySettings:
-        kind, where = PRESETS[self.preset], "the command line of `fmct preprocess`"
+        kind = PRESETS[self.preset]
         known = {name for preset in PRESETS.values() for name in preset.model_fields}
         values = {name: getattr(self, name) for name in known & self.model_fields_set}
         foreign = sorted(values.keys() - kind.model_fields.keys())
         if foreign:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
             fix = f"leave it out, or choose another preset than {self.preset}"
-            raise UsageError(f"the preset {self.preset} has no {flags}", where, fix)
+            raise UsageError(f"the preset {self.preset} has no {flags}", LINE, fix)
         if self.deface_ears and not self.deface:
-            raise UsageError("--deface-ears needs --deface", where, "add --deface")
+            raise UsageError("--deface-ears needs --deface", LINE, "add --deface")
         if not self.head_crop and self.shape_voxels is not None:
             raise UsageError(
                 "--shape-voxels and --no-head-crop exclude each other: uncropped volumes are as large as the scan",
-                where,
+                LINE,
                 "leave one of them out",
             )
         try:

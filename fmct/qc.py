@@ -92,7 +92,7 @@ class Qc(Command):
         reasons = Counter(example.no_picture for one in made.rejected for example in one.examples if example.no_picture)
         if reasons:
             reason, count = reasons.most_common(1)[0]
-            print(f"{reasons.total()} examples of rejects have no picture; {count} of them: {reason}")
+            print(f"examples of rejects without a picture: {reasons.total()}; {count} of them: {reason}")
         print(f"wrote {self.out} ({len(made.html.encode()) / 1e6:.1f} MB): pictures of heads are patient data")
 
 

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: the real data set where there is one."""
+"""Fixtures shared by the tests: the real data set where there is one, tiny cohorts and archives."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from index_tree import Work, write_tree
 
 from fmct.data.preprocessing import IsotropicSettings
 from fmct.data.volumes import Volume, VolumeCache
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+TIMED = ["train/scans_per_second", "train/data_wait", "train/tflop_per_scan", "train/tflops", "train/mfu"]
+"""Columns of metrics.csv that two runs of the same experiment don't share."""
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +89,15 @@ def make_cohort(folder: Path, scans: int = 24, side: int = 24) -> TinyCohort:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCohort:
     """A cohort of 24 tiny volumes, ready for training."""
     return make_cohort(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """An archive in small, to be indexed."""
+    return write_tree(tmp_path / "in")
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    """What counts how much of an archive `fmct index` looks at."""
+    return Work(monkeypatch)

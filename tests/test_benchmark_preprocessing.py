@@ -9,8 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
-from fmct.benchmarks import preprocessing
+from fmct.benchmarks import preprocessing, published_chain
 from fmct.benchmarks.timing import Timing
 from fmct.console.errors import UsageError
 from fmct.data.phantom.acquisition import scan
@@ -68,6 +69,18 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
         assert {name: os.environ[name] for name in preprocessing.MALLOC} == preprocessing.MALLOC
     assert os.environ[first] == "1"
     assert second not in os.environ
+
+
+def test_the_published_chain_has_one_thread_and_gives_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(published_chain, "published_input", lambda _: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert preprocessing.run_published(Path("scan.nii.gz")) == 1
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_timings_say_their_spread() -> None:

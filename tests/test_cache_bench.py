@@ -26,7 +26,7 @@ def test_every_form_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert timings[0].name == "6^3 published form: torch.save of 3 x float16"
     assert len({timing.name for timing in timings}) == len(timings) == 2 * (4 + 3)
     assert all(timing.items == caching.READS for timing in timings)
-    assert len(sizes) == 7
+    assert len(sizes) == 5
     npy = next(line for line in sizes if line.startswith("8^3 int16 .npy"))
     assert re.search(r"1\.15 KB a scan, 417 MB for 361,663 scans$", npy), npy  # 128 + 2 * 8^3 bytes
     for side, (volume, _) in small(2, tmp_path).items():

@@ -114,6 +114,24 @@ def test_a_scan_that_has_gone_from_a_folder_of_many_is_missing(tmp_path: Path, m
     assert [code for code, _ in details(cache)] == ["MISSING"]
 
 
+def test_scans_that_were_renamed_are_known_by_their_series_in_a_folder_of_many_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(5):
+        names = [f"{seed}_{k}" for k in range(12)]
+        write_series(tmp_path / "in", head_like(seed=seed), stacked(12), names=names, PatientID=f"P{seed}")
+    assert index(tmp_path / "in") == 0
+    rows = pd.read_csv(tmp_path / "m.csv", dtype=str, keep_default_na=False)
+    rows["scan_id"] = [f"mine_{number}" for number in range(5)]
+    rows.to_csv(tmp_path / "m.csv", index=False)
+    expected = preprocess(tmp_path).index["checksum"]
+    monkeypatch.setattr(batching, "LARGEST_BATCH_OF_ONE_FOLDER", 3)
+    monkeypatch.setattr(batching, "LARGEST_BATCH", 2)
+    assert main(PREPROCESS, [str(tmp_path / "m.csv"), "--cache", str(tmp_path / "other"), *SMALL]) == 0
+    assert VolumeCache.open(tmp_path / "other").index["checksum"].to_dict() == expected.to_dict()
+    assert expected.nunique() == 5
+
+
 def test_a_root_that_goes_away_ends_the_run_instead_of_rejecting_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,10 +88,12 @@ def test_rm_asks_and_removes_what_was_named(
     status, text = run(capsys, "rm", cache.folder, "--scan-ids", "scan001,scan002")
     assert status == 2
     assert "add --yes" in text
-    for answer in ("n\n", "\n"):
+    for answer in ("n\n", "\n", ""):
         monkeypatch.setattr("sys.stdin", terminal := io.StringIO(answer))
         monkeypatch.setattr(terminal, "isatty", lambda: True)
-        assert run(capsys, "rm", cache.folder, "--scan-ids", "scan001")[0] == 2
+        status, text = run(capsys, "rm", cache.folder, "--scan-ids", "scan001")
+        assert status == 0
+        assert text.endswith("[y/N] nothing was removed\n")
     assert files_of(cache.folder) == before
     gone = {cache.volume_path(name) for name in ("scan001", "scan002")}
     size = sum(path.stat().st_size for path in gone)
@@ -199,6 +201,7 @@ def test_export_writes_true_files(cache: VolumeCache, tmp_path: Path, capsys: py
     [
         (["ls", "--yes"], "it is a flag of rm"),
         (["ls", "--out", "x"], "it is a flag of export"),
+        (["ls", "--manifest", "m.csv"], "it is a flag of rm and export"),
         (["export", "--json", "--out", "x"], "it is a flag of ls"),
         (["rm", "--yes"], "give one of"),
         (["rm", "--leftovers", "--everything"], "give one of"),
@@ -306,7 +309,7 @@ def test_a_worker_on_a_full_disk_ends_the_run(manifest: Path, capsys: pytest.Cap
     lines = capsys.readouterr().err.strip().splitlines()[-3:]
     assert lines[0].startswith("error: ")
     assert "can't be written" in lines[0]
-    assert "make the folder writable" in lines[2]
+    assert "then run it again: it goes on with the scans that lack" in lines[2]
 
 
 def test_errors_from_elsewhere_are_not_blamed_on_the_disk(tmp_path: Path) -> None:

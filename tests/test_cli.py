@@ -101,8 +101,9 @@ def test_expected_errors_have_no_traceback_unless_debug(capsys: pytest.CaptureFi
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_importing_fmct_does_not_import_torch() -> None:
-    code = "import sys, fmct, fmct.cli; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["fmct.cli", "fmct.experiment.run_record"])
+def test_importing_what_needs_no_torch_does_not_import_it(module: str) -> None:
+    code = f"import sys, fmct, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

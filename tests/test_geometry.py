@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fmct.data.footprint import bracket, footprint_weights
+from fmct.data.footprint import bracket, footprint_bands
 from fmct.data.geometry import PADDING_HU, SliceStack, gantry_tilt_deg, stack_from_affine
 from fmct.data.grid import Grid
 from fmct.data.nifti import load_nifti
@@ -126,15 +126,26 @@ def test_aligned_resampling_is_the_mean_of_the_interpolant() -> None:
     assert np.abs(resample(stack, grid) - (expected - 1024)).mean() < 0.6
 
 
-def test_footprint_weights_preserve_means_and_interpolate() -> None:
+@pytest.mark.parametrize("width_mm", [0.3, 1.0, 6.5])
+@pytest.mark.parametrize("turned", [False, True])
+def test_footprint_bands_are_means_of_the_linear_interpolant(width_mm: float, turned: bool) -> None:
     knots = np.array([0.0, 4.0, 8.0, 9.08, 16.0])
-    weights = footprint_weights(knots, np.arange(-4, 22) + 0.5, 1.0)
+    centers = np.arange(-6, 24) + 0.37
+    bands = footprint_bands(knots[::-1] if turned else knots, centers, width_mm)
+    assert np.ptp(np.diff(bands.indptr)) == 0  # as many entries in each row
+    fine = 2000
+    points = centers[:, None] + width_mm * ((np.arange(fine) + 0.5) / fine - 0.5)
+    defined = (points >= -2.0) & (points <= 16.0 + 6.92 / 2)
+    expected = np.stack([(np.interp(points, knots, hat) * defined).mean(axis=1) for hat in np.eye(len(knots))], axis=1)
+    assert bands.toarray()[:, :: -1 if turned else 1] == pytest.approx(expected, abs=1e-3)
+
+
+def test_footprints_preserve_means_and_know_where_they_are_defined() -> None:
+    knots = np.array([0.0, 4.0, 8.0, 9.08, 16.0])
+    weights = footprint_bands(knots, np.arange(-4, 22) + 0.5, 1.0).toarray()
     assert weights.sum(axis=0) == pytest.approx(np.array([4.0, 4.0, 2.54, 4.0, 6.92]), abs=1e-5)
     assert weights.sum(axis=1)[4:18] == pytest.approx(1.0, abs=1e-6)
     assert weights.sum(axis=1)[:2] == pytest.approx(0.0)
-    fine = footprint_weights(knots, np.array([1.0, 12.0]), 1e-3)
-    assert fine[0] == pytest.approx([0.75, 0.25, 0, 0, 0], abs=1e-4)
-    assert footprint_weights(knots[::-1], np.arange(-4, 22) + 0.5, 1.0)[:, ::-1] == pytest.approx(weights)
     lower, upper_weight, defined = bracket(np.array([-2.5, -1.0, 8.54, 19.0, 20.0]), knots)
     assert lower.tolist() == [0, 0, 2, 3, 3]
     assert upper_weight == pytest.approx([0, 0, 0.5, 1, 1])

@@ -11,17 +11,7 @@ from typing import Any
 
 import pytest
 from index_run import NO_PIXEL_RULES, index
-from index_tree import SERIES, Work, everything, fresh_tables, tables, write_tree
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return write_tree(tmp_path / "in")
-
-
-@pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Work:
-    return Work(monkeypatch)
+from index_tree import SERIES, Work, everything, fresh_tables, tables
 
 
 def damage_header(store: Path) -> None:

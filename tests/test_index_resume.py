@@ -11,18 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from index_run import NO_PIXEL_RULES, index, manifest, rejects
-from index_tree import SERIES, Work, everything, fresh_tables, tables, write_tree
+from index_tree import SERIES, Work, everything, fresh_tables, tables
 from synthetic_series import head_like, stacked, write_series
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return write_tree(tmp_path / "in")
-
-
-@pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Work:
-    return Work(monkeypatch)
 
 
 def test_nothing_is_read_twice(tree: Path, work: Work) -> None:

@@ -248,7 +248,7 @@ def test_what_was_trained_on_is_the_rest_of_the_batch(
 ) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(
-        "fmct.callbacks.nan_guard.NanGuard.on_before_backward", lambda self, *_: seen.append(self._scans.split(", "))
+        "fmct.callbacks.nan_guard.NanGuard.on_before_backward", lambda self, *_: seen.append(self.names)
     )
     fit(load_experiment([Path(flags(damaged, tmp_path)[1])], flags(damaged, tmp_path, "--data.max_bad_scans", "2")[2:]))
     rows = read_manifest(damaged.manifest)["scan_id"]

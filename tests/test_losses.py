@@ -8,7 +8,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fmct.console.errors import UsageError
-from fmct.losses.dino import DINOLoss, sinkhorn
+from fmct.losses.centering import sinkhorn
+from fmct.losses.dino import DINOLoss
 from fmct.losses.reconstruction import patchify, reconstruction_loss, unpatchify
 from fmct.models.masking import draw_noise, random_keep
 

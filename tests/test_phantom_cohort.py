@@ -11,7 +11,9 @@ import pydicom
 import pytest
 
 from fmct.console.command import main
+from fmct.console.errors import FmctError
 from fmct.data.phantom.cohort import BLEEDS, CohortConfig, deal, make, truth_columns
+from fmct.data.phantom.making import made
 from fmct.data.phantom.scanner import Overrides
 from fmct.phantom import COMMAND
 
@@ -74,6 +76,14 @@ def test_headers_agree_with_truth(cohort: Path) -> None:
         assert float(file.GantryDetectorTilt) == row.tilt_deg
         studies.add(file.StudyInstanceUID)
     assert len(studies) == len(series)
+
+
+def test_a_scan_that_cannot_be_made_in_another_process_is_named(tmp_path: Path) -> None:
+    plan = CohortConfig(scans=2, sites=1, overrides=OVERRIDES).build()
+    broken = plan[1].model_copy(update={"scanner": "nobody's"})
+    with pytest.raises(FmctError, match=r"broke off \(KeyError\)") as raised:
+        list(made([plan[0], broken], tmp_path, 2))
+    assert raised.value.where == broken.path
 
 
 def test_same_seed_same_bytes_with_any_number_of_workers(cohort: Path, tmp_path: Path) -> None:

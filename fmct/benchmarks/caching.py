@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fmct.benchmarks.timing import Timing, time_in_turns
 from fmct.console.disk_space import in_units
+from fmct.console.progress import track
 from fmct.data.nifti import load_nifti
 from fmct.data.phantom.cohort import CohortConfig, cases, make
 from fmct.data.phantom.scanner import NO_OVERRIDES, Overrides
@@ -72,13 +73,14 @@ def measure_caching(scans: int, turns: int) -> tuple[list[Timing], list[str]]:
         for side, volumes in heads(scans, folder / "scans").items():
             for form in forms(side):
                 name = f"{side}^3 {form.name}"
-                paths = [folder / f"form{len(sizes)}_scan{number}{form.suffix}" for number in range(len(volumes))]
-                for path, volume in zip(paths, volumes, strict=True):
-                    form.write(volume, path)
+                paths = [folder / f"{side}_scan{number}{form.suffix}" for number in range(len(volumes))]
+                if not paths[0].exists():  # otherwise it is another way to read the same files
+                    for path, volume in zip(paths, volumes, strict=True):
+                        form.write(volume, path)
+                    sizes.append(size_line(name, paths))
                 ways[name] = partial(read_files, form.read, paths)
                 if hasattr(os, "posix_fadvise"):
                     ways[f"{name}, from disk"] = partial(read_files, form.read, paths, forget)
-                sizes.append(size_line(name, paths))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -90,7 +92,7 @@ def measure_caching(scans: int, turns: int) -> tuple[list[Timing], list[str]]:
 def heads(scans: int, folder: Path, overrides: Overrides = NO_OVERRIDES) -> dict[int, list[Volume]]:
     """Make synthetic heads, scanned (as large as real ones, without overrides) and preprocessed, by side of volume."""
     made: dict[int, list[Volume]] = {side: [] for side in SIDES}
-    for case in cases(CohortConfig(scans=scans, format="nifti", overrides=overrides)):
+    for case in track(cases(CohortConfig(scans=scans, format="nifti", overrides=overrides)), "make heads", scans):
         make(case, folder)
         stack = load_nifti(folder / case.path)
         for side, spacing_mm in SIDES.items():

@@ -165,8 +165,12 @@ def run_published(path: Path) -> int:
 
     from fmct.benchmarks.published_chain import published_input
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    published_input(path)
+    try:
+        published_input(path)
+    finally:
+        torch.set_num_threads(threads)
     return 1
 
 

@@ -77,6 +77,7 @@ def measure_scale(
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        say(f"write a manifest and a cache of {scans:,} scans")
         manifest = large_manifest(scans, patients)
         paths = [folder / "manifest.csv", folder / "manifest.parquet"]
         for path in paths:
@@ -85,11 +86,14 @@ def measure_scale(
         del manifest
         figures = []
         for path in paths:
+            say(f"read and check {path.name}")
             seconds, peak = alone(read_and_check, path)
             figures.append(Figure(f"read and check the manifest, {path.suffix}, and its splits", seconds, "s", 15))
             figures.append(Figure(f"  peak memory, {path.suffix}", peak / MB, "MB", 1500))
+        say("assign splits, and open the cache")
         figures.append(Figure("assign splits by patient", alone(assign, paths[1])[0], "s", 15))
         figures.append(Figure("open the cache's index", alone(open_cache, folder / "cache")[0], "s", 5))
+        say(f"feed {batches:,} batches")
         figures += alone(feed, paths[1], folder / "cache", batches, workers)
     lines = [
         f"{scans:,} scans of {patients:,} patients; names are random, and {DISTINCT:,} volumes of {SIDE}³ voxels stand "
@@ -97,6 +101,11 @@ def measure_scale(
         *extrapolate(scans, seconds_per_scan, bytes_per_scan),
     ]
     return figures, lines
+
+
+def say(what: str) -> None:
+    """Say on stderr what is done: all of it takes minutes."""
+    print(f"{what} ...", file=sys.stderr, flush=True)
 
 
 def extrapolate(scans: int, seconds_per_scan: float, bytes_per_scan: float) -> list[str]:

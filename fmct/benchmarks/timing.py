@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Timing:
 
 
 def time_in_turns(ways: Mapping[str, Callable[[], int]], turns: int) -> list[Timing]:
-    """Do each way once per turn.
+    """Do each way once per turn, and say on stderr which turn it is.
 
     Args:
         ways: each returns how many things it did.
@@ -52,7 +53,8 @@ def time_in_turns(ways: Mapping[str, Callable[[], int]], turns: int) -> list[Tim
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     items = dict.fromkeys(ways, 0)
-    for _ in range(turns):
+    for turn in range(turns):
+        print(f"turn {turn + 1} of {turns}", file=sys.stderr, flush=True)
         for name, way in ways.items():
             start = time.perf_counter()
             items[name] = way()

@@ -8,11 +8,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 
 from fmct.console.files import atomic_path
+from fmct.experiment.event_file import EventFile
 
 
 class Pictures(L.Callback):
@@ -56,7 +56,7 @@ class Pictures(L.Callback):
         for name, picture in pictures.items():
             picture = torch.nan_to_num(picture.cpu().float()).clamp(0, 1)
             for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(name, picture.unsqueeze(0), trainer.global_step)
+                if isinstance(logger, EventFile):
+                    logger.log_picture(name, picture, trainer.global_step - 1)  # as scalars, which count from 0
             with atomic_path(self.folder / f"{name}_step{trainer.global_step:06d}.png") as temporary:
                 Image.fromarray((picture.numpy() * 255).round().astype(np.uint8)).save(temporary)

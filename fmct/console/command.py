@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from fmct.console.errors import ExitCode, FmctError, UsageError, nearest
+from fmct.console.file_errors import file_error
 
 
 class Command(BaseSettings):
@@ -65,6 +66,7 @@ def parse_command(command: type[Command], arguments: Sequence[str]) -> Command:
     arguments = [part for argument in arguments for part in one_letter(argument)]
 
     class Parsed(command):  # type: ignore[valid-type,misc]
+        __module__ = command.__module__  # whose name is the command's
         model_config = SettingsConfigDict(cli_prog_name=program)
 
         @classmethod
@@ -104,7 +106,32 @@ def command_name(command: type[Command]) -> str:
 
 def flags_of(command: type[Command]) -> list[str]:
     """Return the flags that a command knows, `--like-this`."""
-    return [f"--{(field.alias or name).replace('_', '-')}" for name, field in command.model_fields.items()]
+    return [flag_of(command, name) for name in command.model_fields]
+
+
+def flag_of(command: type[Command], name: str) -> str:
+    """Return the flag of a field, `--like-this`."""
+    return f"--{(command.model_fields[name].alias or name).replace('_', '-')}"
+
+
+def check_flags(command: Command, action: str, fields_of: Mapping[str, Collection[str]]) -> None:
+    """Check that every flag that was given goes with the action that was chosen.
+
+    Args:
+        command: as parsed.
+        action: the chosen one.
+        fields_of: the fields that go with each action; those of none go with all.
+
+    Raises:
+        UsageError: naming a flag that doesn't, and the actions that it goes with.
+    """
+    bound = set().union(*fields_of.values())
+    for name in sorted(bound & command.model_fields_set - set(fields_of[action])):
+        actions = [one for one, fields in fields_of.items() if name in fields]
+        listed = " and ".join(filter(None, (", ".join(actions[:-1]), actions[-1])))
+        where = f"the command line of `fmct {command_name(type(command))}`"
+        what = f"{flag_of(type(command), name)} doesn't go with {action}"
+        raise UsageError(what, where, f"it is a flag of {listed}")
 
 
 def argument_error(message: str, program: str, flags: Sequence[str]) -> UsageError:
@@ -137,25 +164,36 @@ def main(command: type[Command], arguments: Sequence[str] | None = None) -> int:
     return exit_code(lambda: parse_command(command, arguments).run(), debug="--debug" in arguments)
 
 
-def exit_code(work: Callable[[], ExitCode], *, debug: bool) -> int:
+def always() -> bool:
+    """Return that this process speaks."""
+    return True
+
+
+def exit_code(work: Callable[[], ExitCode], *, debug: bool, speaks: Callable[[], bool] = always) -> int:
     """Do the work and return its exit status; an expected error is printed in three lines.
 
     Args:
         work: what to do.
         debug: print the traceback too.
+        speaks: asked at an error: whether this process prints it, one of several that fail together.
     """
     try:
         status = int(work())
         sys.stdout.flush()
         return status
-    except FmctError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return int(error.exit_code)
     except BrokenPipeError:  # who read our output, `head` say, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.DONE)
+    except Exception as error:
+        told = error if isinstance(error, FmctError) else file_error(error) if isinstance(error, OSError) else None
+        spoken = speaks()
+        if debug and (told or not spoken):
+            traceback.print_exc()
+        if told is None and spoken:
+            raise
+        if told and spoken:
+            print(f"error: {told}", file=sys.stderr)
+        return int(told.exit_code if told else ExitCode.FAILED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fmct.console.errors import FmctError
-
-FULL = {errno.ENOSPC, errno.EDQUOT}
+from fmct.console.file_errors import FIXES, FREE_SPACE, FULL
 
 
 @contextmanager
@@ -34,14 +32,18 @@ def writing_into(folder: Path, bytes_needed: Callable[[], float], go_on: str) ->
         if error.errno in FULL:
             free, needed = in_units(shutil.disk_usage(existing(folder)).free), bytes_needed()
             more = f", about {in_units(needed)} more" if needed > 0 else ""
-            fix = f"free some space{more} ({free} are free now), {again}"
+            fix = f"{FREE_SPACE}{more} ({free} are free now), {again}"
             raise FmctError(f"the disk is full ({error.strerror})", folder, fix) from error
-        fix = f"make the folder writable (disk, rights, limits), {again}"
+        fix = f"{FIXES.get(error.errno or 0, 'make the folder writable (disk, rights, limits)')}, {again}"
         raise FmctError(f"{Path(error.filename).name} can't be written ({error.strerror})", folder, fix) from error
 
 
 def is_about(path: Path, folder: Path) -> bool:
-    """Tell whether a path lies in a folder, or is one that the folder lies in and that may have to be made for it."""
+    """Tell whether a path lies in a folder, or is one that the folder lies in and that may have to be made for it.
+
+    Either may be relative or lead through links: what writes may know the folder by another name.
+    """
+    path, folder = path.resolve(), folder.resolve()
     return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 

@@ -1,7 +1,8 @@
 """A lock that processes on several machines can share: a file that only one of them can make.
 
 A file made exclusively works on every file system that machines share, where locks of the operating system often don't
-reach beyond one machine. Hold it for seconds: what is left by a killed process is taken over only on its own machine.
+reach beyond one machine. Hold it for seconds: what is left by a killed process is taken over only on its own machine,
+unless it was killed before it could write its name.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ def held(path: Path, patience_s: float | None = None) -> Iterator[None]:
     deadline = time.monotonic() + patience_s
     while not made(path):
         holder = holder_of(path)
-        if is_dead(holder):
+        late = time.monotonic() > deadline
+        if is_dead(holder) or (late and is_blank(path)):
             take_away(path, holder)
-        elif time.monotonic() > deadline:
+        elif late:
             who = f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown machine')}"
             what = f"{who} has kept the lock for more than {patience_s:g} s (since {holder.get('since', '?')})"
             raise LockedError(what, path, "wait until it is done; if it doesn't run any more, delete this file")
@@ -63,8 +65,12 @@ def made(path: Path) -> bool:
     except FileExistsError:
         return False
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, file)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, file)
+    except OSError as error:  # a full disk: left as it is, a lock that names nobody would hold for ever
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return True
 
 
@@ -89,6 +95,14 @@ def is_dead(holder: dict[str, Any]) -> bool:
     except PermissionError:  # it runs, as somebody else's
         return False
     return False
+
+
+def is_blank(path: Path) -> bool:
+    """Tell whether the lock's file is empty: filled in at once, or its maker was killed before it could."""
+    try:
+        return path.stat().st_size == 0
+    except FileNotFoundError:
+        return False
 
 
 def take_away(path: Path, holder: dict[str, Any]) -> None:

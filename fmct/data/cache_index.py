@@ -56,11 +56,15 @@ class CacheIndex:
     @property
     def rows(self) -> pd.DataFrame:
         """One row per volume, by scan_id."""
+        self._take_in()
+        return self._rows
+
+    def _take_in(self) -> None:
+        """Add the rows that were recorded one by one to the tables."""
         if self._new_rows:
             new = rows_of(self._new_rows)
             self._own_rows, self._rows = stacked([self._own_rows, new]), stacked([self._rows, new])
             self._new_rows = {}
-        return self._rows
 
     @property
     def rejects(self) -> Mapping[str, RejectRow]:
@@ -82,7 +86,8 @@ class CacheIndex:
 
     def save_additions(self) -> None:
         """Write what this process has added, where other processes see it."""
-        if len(self.rows) and len(self._own_rows):
+        self._take_in()
+        if len(self._own_rows):
             write_rows(self._own_rows, self._row_part)
         if self._own_rejects or self._reject_part.exists():
             write_reject_rows(self._own_rejects.values(), self._reject_part)
@@ -212,11 +217,21 @@ def stacked(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def read_rejects(path: Path) -> pd.DataFrame:
-    """Return rejects (path, code, detail, scan_id) from a file, none where there is no file."""
+    """Return rejects (path, code, detail, scan_id) from a file, none where there is no file.
+
+    Raises:
+        ValueError: naming the file, when it is damaged or lacks a column.
+    """
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
         return pd.DataFrame(columns=REJECTS_COLUMNS)
+    except (OSError, ValueError) as error:  # pandas' are ValueErrors
+        raise ValueError(f"{path.name}: {type(error).__name__}") from error
+    missing = [name for name in REJECTS_COLUMNS if name not in frame]
+    if missing:
+        raise ValueError(f"{path.name} has no column {missing[0]}")
+    return frame
 
 
 def write_reject_rows(rejects: Iterable[RejectRow], path: Path) -> None:

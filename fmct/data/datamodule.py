@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fmct.console.errors import UsageError
+from fmct.data.cache_folders import SETTINGS_FILE
 from fmct.data.dataset import Batch, ScanDataset
 from fmct.data.loader import ScanLoader, scan_loader
 from fmct.data.manifest import read_manifest
+from fmct.data.presets import IsotropicSettings
 from fmct.data.quarantine import QUARANTINE, Quarantine
 from fmct.data.sampling import Order, SamplingConfig, ShuffledSampling
 from fmct.data.sharding import Shard
@@ -196,7 +198,9 @@ def cached_rows(frame: pd.DataFrame, cache: VolumeCache, manifest: Path) -> pd.D
     inside = is_among(frame["scan_id"], cache.index.index)
     rejected = is_among(frame["scan_id"], sorted(cache.rejected_ids()))
     missing = frame[~inside & ~rejected]
+    usual = cache.settings == IsotropicSettings()
     fix = f"run `fmct preprocess {manifest} --cache {cache.folder.parent}`"
+    fix += "" if usual else f", with flags for the settings in {cache.folder / SETTINGS_FILE}"
     if len(missing):
         raise UsageError(
             f"{len(missing)} of {len(frame)} scans are not in the cache, the first is {missing['scan_id'].iloc[0]}",

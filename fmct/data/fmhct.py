@@ -23,14 +23,12 @@ from fmct.data.fmhct_resampling import resample_splines
 from fmct.data.fmhct_windows import windowed_averages
 from fmct.data.geometry import PADDING_HU, SliceStack
 from fmct.data.grid import Grid
-from fmct.data.look import looked_at
 from fmct.data.nifti import StoredStack
-from fmct.data.plausibility import implausible_hu
 from fmct.data.presets import FmhctSettings
-from fmct.data.recognition import not_a_head
 from fmct.data.rejection import RejectCode, ScanError
 from fmct.data.resampling import AIR_HU, resample
 from fmct.data.volume_file import Volume
+from fmct.data.volume_rules import checked_brain
 
 UNEVEN_MM = 0.1
 """How far a slice may lie from where an affine puts it; headers round positions."""
@@ -57,12 +55,7 @@ def preprocess_fmhct(
         ScanError: IMPLAUSIBLE_HU when the values are no HU; NOT_A_HEAD when it shows none, or, even with that rule
             switched off, when nothing is above 0 HU.
     """
-    problem = None if RejectCode.IMPLAUSIBLE_HU in skip else implausible_hu(stack.hu)
-    if problem:
-        raise ScanError(RejectCode.IMPLAUSIBLE_HU, name, problem)
-    problem = None if RejectCode.NOT_A_HEAD in skip else not_a_head(looked_at(stack))
-    if problem:
-        raise ScanError(RejectCode.NOT_A_HEAD, name, problem)
+    checked_brain(stack, name, skip)
     found = fmhct_windows(*even_scan(stack), settings)
     if found is None:
         raise ScanError(RejectCode.NOT_A_HEAD, name, "nothing in it is above 0 HU")

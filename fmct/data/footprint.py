@@ -50,12 +50,6 @@ def footprint_bands(knots_mm: Floats, centers_mm: Floats, width_mm: float) -> cs
     return csr_array((entries, columns.ravel(), rows), shape=(len(centers_mm), last + 1))
 
 
-def footprint_weights(knots_mm: Floats, centers_mm: Floats, width_mm: float) -> NDArray[np.float32]:
-    """Return the same as a dense matrix (N, K)."""
-    dense: NDArray[np.float32] = footprint_bands(knots_mm, centers_mm, width_mm).toarray()
-    return dense
-
-
 def reversed_columns(bands: csr_array) -> csr_array:
     """Return the matrix for samples in reverse order; sums are still taken in the order as before."""
     return csr_array((bands.data, bands.shape[1] - 1 - bands.indices, bands.indptr), shape=bands.shape)

@@ -6,7 +6,8 @@ import contextlib
 import pickle
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -36,25 +37,41 @@ def batches_of_folder(whole: Batch, workers: Workers, largest: int) -> Iterator[
         yield whole
         return
     left = {str(row["scan_id"]): row for row in whole.rows}
+    of_series = {str(row["series_id"]): name for name, row in left.items() if row.get("series_id")}
     rows: list[Row] = []
     scans: list[Scan] = []
     slices = 0
-    for scan in scans_in(path, whole, workers):
-        row = left.pop(scan.scan_id, None)
-        if row is None:
-            continue
-        rows.append(row)
-        scans.append(scan)
-        slices += len(scan.slices)
-        if len(rows) >= largest or slices >= SLICES_IN_BATCH:
-            yield replace(whole, rows=rows, found={path: scans})
-            rows, scans, slices = [], [], 0
+    for of_study in studies_in(path, whole, workers):
+        for scan, row in taken(of_study, left, of_series):
+            rows.append(row)
+            scans.append(scan)
+            slices += len(scan.slices)
+            if len(rows) >= largest or slices >= SLICES_IN_BATCH:
+                yield replace(whole, rows=rows, found={path: scans})
+                rows, scans, slices = [], [], 0
     rows += left.values()  # their scans aren't there, and they are rejected for that
     if rows:
         yield replace(whole, rows=rows, found={path: scans})
 
 
-def scans_in(path: Path, whole: Batch, workers: Workers) -> Iterator[Scan]:
+def taken(scans: Sequence[Scan], left: dict[str, Row], of_series: Mapping[str, str]) -> Iterator[tuple[Scan, Row]]:
+    """Yield the scans of a study that rows mean, as `matching_scan` tells: by scan_id, else by a series that has one.
+
+    Args:
+        scans: of the study.
+        left: rows by scan_id that no scan was found for yet; those that are found are taken out.
+        of_series: the scan_id of the row that names a series.
+    """
+    series = Counter(str(scan.facts["series_id"]) for scan in scans)
+    for scan in scans:
+        series_id = str(scan.facts["series_id"])
+        of_row = of_series.get(series_id, "") if series[series_id] == 1 else ""
+        name = scan.scan_id if scan.scan_id in left else of_row
+        if name in left:
+            yield scan, left.pop(name)
+
+
+def studies_in(path: Path, whole: Batch, workers: Workers) -> Iterator[list[Scan]]:
     """Yield the usable DICOM series in a folder, study by study."""
     rules = rules_of(whole.rows[0])
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(sqlite3.connect(f"{folder}/headers")) as database:
@@ -67,4 +84,4 @@ def scans_in(path: Path, whole: Batch, workers: Workers) -> Iterator[Scan]:
         stored = database.execute("select study, content from headers order by study, rowid")
         for _, of_study in groupby(stored, key=lambda row: row[0]):
             headers: list[SliceHeader] = [pickle.loads(content) for _, content in of_study]  # noqa: S301 - ours
-            yield from judge_study(headers, rules).scans
+            yield judge_study(headers, rules).scans

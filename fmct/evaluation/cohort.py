@@ -11,6 +11,7 @@ import pandas as pd
 
 from fmct.console.errors import UsageError
 from fmct.data.manifest import label_columns, read_manifest
+from fmct.data.reject_files import rejects_of
 from fmct.data.rejection import RejectCode
 from fmct.evaluation.run_folder import Run
 
@@ -36,8 +37,9 @@ def manifest_summary(path: Path, caches: Iterable[Path]) -> dict[str, Any]:
         (known, positive and prevalence per label), `reject_files` (how many rejects.csv there are) and `rejects` (per
         file and code: count and meaning).
     """
-    files = [path.with_name("rejects.csv"), *(file for cache in caches for file in rejects_in(cache))]
-    files = [file for file in dict.fromkeys(files) if file.is_file()]
+    of_manifest = rejects_of(path)
+    of_caches = (file for cache in caches for file in rejects_in(cache) if file.is_file())
+    files = list(dict.fromkeys([*([of_manifest] if of_manifest else []), *of_caches]))
     rejects = reject_counts(files)
     empty = {"scans": 0, "patients": 0, "groups": [], "labels": [], "reject_files": len(files)}
     try:

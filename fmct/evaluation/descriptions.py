@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fmct.console.errors import UsageError
-from fmct.evaluation.run_folder import PRETEXT_NAMES, Run, read_experiment
+from fmct.evaluation.run_folder import PRETEXT_NAMES, Run
+from fmct.experiment.run_record import read_experiment
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from fmct.console.errors import UsageError, require_file
+from fmct.console.errors import UsageError
 from fmct.evaluation.metrics import unweighted
 from fmct.evaluation.predictions import AGAIN, read_predictions
 from fmct.evaluation.summary import METRICS, Metrics, read_metrics, summarize
+from fmct.experiment.run_record import read_environment, read_experiment
 
 STEP_IN_NAME = re.compile(r"(?P<subject>.+)_step(?P<step>\d+)\.png")
 PRETEXT_NAMES = {"mae": "MAE", "dino": "DINO"}
@@ -110,42 +109,12 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         experiment=experiment,
-        environment=read_environment(folder / "environment.json"),
+        environment=read_environment(folder),
         training=read_training(folder / "metrics.csv"),
         pictures=last_pictures(folder / "pictures"),
         checksums=checksums.read_text(encoding="utf-8") if checksums.is_file() else "",
         evaluations={name: evaluation for name, evaluation in evaluations.items() if evaluation},
     )
-
-
-def read_experiment(folder: Path) -> dict[str, Any]:
-    """Read experiment.yaml, which makes a folder a run."""
-    require_file(folder, "run folder", "give the folder that `fmct fit` wrote, usually runs/NAME")
-    path = folder / "experiment.yaml"
-    if not path.is_file():
-        inside = sorted(run.parent.name for run in folder.glob("*/experiment.yaml")) if folder.is_dir() else []
-        fix = "give the folder that `fmct fit` wrote, usually runs/NAME"
-        if inside:
-            fix = f"give the runs themselves: {' '.join(str(folder / name) for name in inside[:8])}"
-        raise UsageError("not a run: there is no experiment.yaml", folder, fix)
-    try:
-        experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"experiment.yaml can't be read ({str(error).splitlines()[0]})", path, "restore it") from error
-    if not isinstance(experiment, dict):
-        raise UsageError("experiment.yaml holds no configuration", path, "restore it as `fmct fit` wrote it")
-    return experiment
-
-
-def read_environment(path: Path) -> dict[str, Any]:
-    """Read environment.json; an absent one is an empty dictionary."""
-    if not path.is_file():
-        return {}
-    try:
-        environment = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"environment.json isn't JSON ({error})", path, "restore or delete it") from error
-    return environment if isinstance(environment, dict) else {}
 
 
 def read_training(path: Path) -> pd.DataFrame | None:

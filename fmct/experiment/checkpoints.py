@@ -8,6 +8,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from fmct.experiment.event_file import EventFile
+from fmct.experiment.metrics_table import MetricsTable
+
 LAST_NAME = "last.ckpt"
 
 
@@ -79,7 +82,8 @@ class Checkpoints(Checkpoint):
             return
         if trainer.is_global_zero:
             for logger in trainer.loggers:
-                logger.save()
+                if isinstance(logger, MetricsTable | EventFile):
+                    logger.write()
             link = self.folder / f".{LAST_NAME}"
             link.unlink(missing_ok=True)
             link.symlink_to(self.pending.name)

@@ -28,6 +28,7 @@ class MetricsTable(Logger):
         super().__init__()
         self.path = path
         self.written = time.monotonic()
+        self.seconds_to_write = 0.0
 
     @cached_property
     def rows(self) -> dict[int, dict[str, float]]:
@@ -51,8 +52,6 @@ class MetricsTable(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add scalars to the row of a step."""
         self.rows.setdefault(int(step or 0), {}).update({k: float(v) for k, v in metrics.items()})
-        if time.monotonic() - self.written > SECONDS_BETWEEN_WRITES:
-            self.save()
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -60,14 +59,25 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the table."""
+        """Write the table when that is due; Lightning asks for it whenever something is logged.
+
+        A long table takes a while, so writing never takes more than a hundredth of the time.
+        """
+        if time.monotonic() - self.written > max(SECONDS_BETWEEN_WRITES, 100 * self.seconds_to_write):
+            self.write()
+
+    @rank_zero_only
+    def write(self) -> None:
+        """Write the table now."""
+        start = time.monotonic()
         if self.rows:
             table = pd.DataFrame([{"step": step, **row} for step, row in sorted(self.rows.items())])
             with atomic_path(self.path) as temporary:
                 table.to_csv(temporary, index=False)
         self.written = time.monotonic()
+        self.seconds_to_write = self.written - start
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write the table when the run ends, however it ended."""
-        self.save()
+        self.write()

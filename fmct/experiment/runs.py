@@ -22,13 +22,15 @@ import torch
 import yaml
 
 from fmct import __version__
-from fmct.console.errors import UsageError, require_file
+from fmct.console.errors import UsageError
 from fmct.console.files import write_text_atomically
 from fmct.experiment.config import differences
 from fmct.experiment.loading import as_record, completed, digest
+from fmct.experiment.run_record import ENVIRONMENT, EXPERIMENT, read_experiment
 from fmct.experiment.schema import Experiment
 
-EXPERIMENT, ENVIRONMENT, LAST = "experiment.yaml", "environment.json", "checkpoints/last.ckpt"
+LAST = "checkpoints/last.ckpt"
+WATCHING = "callbacks."
 PACKAGES = ("torch", "lightning", "monai", "numpy", "pydicom", "nibabel", "blosc2", "pydantic")
 
 
@@ -43,7 +45,8 @@ class Start:
 def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     """Make the run's folder, or find the checkpoint to go on from.
 
-    A run goes on when the configuration is the same; keys that are younger than the run count as their defaults.
+    A run goes on when the configuration is the same; keys that are younger than the run count as their defaults, and
+    the section `callbacks` may change: what watches a run has no part in what it learns.
     `fresh` sets the old folder aside, under a numbered name; so does another configuration where the old run never came
     to a checkpoint.
 
@@ -57,7 +60,8 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     """
     folder = run_folder(experiment)
     record = as_record(experiment)
-    changes = differences(completed(read_record(folder)), record) if (folder / EXPERIMENT).exists() else []
+    changes = differences(completed(read_experiment(folder)), record) if (folder / EXPERIMENT).exists() else []
+    changes = [change for change in changes if not change.startswith(WATCHING)]
     if fresh or (changes and not (folder / LAST).exists()):
         if first_process and folder.exists():
             set_aside(folder)
@@ -86,17 +90,6 @@ def set_aside(folder: Path) -> Path:
     while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     return folder.rename(aside)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read a run's configuration.
-
-    Raises:
-        UsageError: when the folder isn't a run.
-    """
-    path = require_file(folder / EXPERIMENT, "the run's experiment.yaml", "name a folder that `fmct fit` wrote")
-    record: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return record
 
 
 def describe_environment(**facts: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fmct.callbacks.watching import CallbacksConfig
 from fmct.data.datamodule import DataConfig
 from fmct.data.sampling import BalancedSampling
 from fmct.experiment.optim import OptimizerConfig
@@ -35,6 +36,7 @@ class Experiment(BaseSettings):
     data: DataConfig
     optimizer: OptimizerConfig
     trainer: TrainerConfig
+    callbacks: CallbacksConfig = CallbacksConfig()
 
     @model_validator(mode="after")
     def _input_fits_backbone(self) -> Experiment:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import Callback
 from pydantic import Field, model_validator
 from rich.console import Console
 
-from fmct.callbacks.nan_guard import NanGuard
+from fmct.callbacks.data_wait import DataWait
 from fmct.callbacks.pictures import Pictures
-from fmct.callbacks.plain_progress import PlainProgress
+from fmct.callbacks.run_progress import BarProgress, PlainProgress
 from fmct.callbacks.step_limit import StepLimit
 from fmct.callbacks.throughput import Throughput
 from fmct.console.errors import UsageError
 from fmct.experiment.checkpoints import Checkpoints
 from fmct.experiment.compilation import require_compiler
 from fmct.experiment.config import Config
+from fmct.experiment.event_file import EventFile
 from fmct.experiment.metrics_table import MetricsTable
 from fmct.experiment.sharding import FullySharded
 
@@ -60,8 +61,12 @@ class TrainerConfig(Config):
             raise ValueError("a run must end: give max_epochs, max_steps or both")
         return self
 
-    def build(self, folder: Path) -> L.Trainer:
+    def build(self, folder: Path, watching: Sequence[Callback] = ()) -> L.Trainer:
         """Build the Trainer that writes into a run's folder.
+
+        Args:
+            folder: the run's.
+            watching: callbacks of the section `callbacks`, the first to look at a step.
 
         Raises:
             UsageError: when this machine can't do what is asked for.
@@ -73,8 +78,8 @@ class TrainerConfig(Config):
         callbacks: list[Callback] = [
             Checkpoints(folder / "checkpoints", self.checkpoint_every_epochs, self.checkpoint_every_steps),
             Throughput(),
-            NanGuard(),
-            RichProgressBar(leave=True) if on_terminal else PlainProgress(),
+            *watching,
+            BarProgress() if on_terminal else PlainProgress(),
         ]
         if self.max_steps is not None:
             callbacks.append(StepLimit(self.max_steps))
@@ -96,8 +101,9 @@ class TrainerConfig(Config):
                 num_sanity_val_steps=0,
                 use_distributed_sampler=False,
                 enable_model_summary=False,
-                logger=[TensorBoardLogger(folder / "tb", name="", version=""), MetricsTable(folder / "metrics.csv")],
+                logger=[EventFile(folder / "tb"), MetricsTable(folder / "metrics.csv")],
                 callbacks=callbacks,
+                profiler=DataWait(),
                 default_root_dir=folder,
             )
         except (MisconfigurationException, ValueError, RuntimeError) as error:

@@ -1,51 +1,42 @@
 """The DINO loss: views of a scan should agree on the prototypes (Caron et al. 2021, arXiv 2104.14294, eq. 1-2 and 4).
 
-Shapes: B scans, K prototypes, V views of the student, of which the first two are the teacher's.
+Shapes: B scans, K prototypes, D bottleneck, V views of the student, of which the first two are the teacher's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmct.console.errors import UsageError
+from fmct.losses.centering import Centering, TeacherTargets
+from fmct.losses.prototype_cross_entropy import prototype_cross_entropy
 
 TEACHER_VIEWS = 2
 
 
-class DINOLoss(nn.Module):
+class DINOLoss(TeacherTargets):
     """Cross-entropy between the teacher's centered, sharpened distribution and the student's, over all pairs of views.
 
     Args:
         prototypes: K.
         student_temperature: divides the student's logits.
-        center_momentum: how much of the old center stays at each update.
-        centering: how the teacher is kept from saying the same of every scan: "center" subtracts the running mean
-            (DINO), "sinkhorn" makes every batch use all prototypes alike (SwAV, DINOv2), and needs no center.
-
-    Attributes:
-        center: (1, K) float32 buffer, the running mean of the teacher's logits; zeros at first.
+        center_momentum: see `TeacherTargets`.
+        centering: see `TeacherTargets`.
     """
-
-    center: Tensor
 
     def __init__(
         self,
         prototypes: int,
         student_temperature: float = 0.1,
         center_momentum: float = 0.9,
-        centering: Literal["center", "sinkhorn"] = "center",
+        centering: Centering = "center",
     ) -> None:
-        super().__init__()
-        self.centering = centering
+        super().__init__(prototypes, center_momentum, centering)
         self.student_temperature = student_temperature
-        self.center_momentum = center_momentum
-        self.register_buffer("center", torch.zeros(1, prototypes))
 
     def forward(
         self, student: Tensor | Sequence[Tensor], teacher: Tensor | Sequence[Tensor], teacher_temperature: float
@@ -63,69 +54,64 @@ class DINOLoss(nn.Module):
         Raises:
             UsageError: when the numbers of views or scans don't fit.
         """
-        teacher_all = (teacher if isinstance(teacher, Tensor) else torch.cat(tuple(teacher))).detach()
-        scans = len(teacher_all) // TEACHER_VIEWS
-        views = torch.split(student, scans) if isinstance(student, Tensor) else tuple(student)
-        if (
-            len(teacher_all) != TEACHER_VIEWS * scans
-            or len(views) < TEACHER_VIEWS
-            or any(len(v) != scans for v in views)
-        ):
-            raise UsageError(
-                f"{len(teacher_all)} teacher rows and student views of {[len(v) for v in views]} rows don't fit",
-                "the DINO loss",
-                f"give {TEACHER_VIEWS} global views to the teacher, and the same and any local ones to the student",
-            )
-        first_BK, second_BK = self._targets(teacher_all, teacher_temperature).chunk(TEACHER_VIEWS)
-        # cross-entropy is linear in its target, so a local view meets both teachers' views at once
-        targets = [second_BK, first_BK] + [first_BK + second_BK] * (len(views) - TEACHER_VIEWS)
-        pairs = zip(views, targets, strict=True)
+        students, teachers = (
+            views if isinstance(views, Tensor) else torch.cat(tuple(views)) for views in (student, teacher)
+        )
+        return self.of_logits(students, self.targets(teachers, teacher_temperature))
+
+    def of_logits(self, student: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss of the student's logits (V * B, K) against the teacher's targets (2 * B, K), view by view.
+
+        Raises:
+            UsageError: as `forward`.
+        """
+        by_view = targets_by_view(targets, len(student))
+        scans = len(by_view[0])
+        pairs = zip(torch.split(student, scans), by_view, strict=True)
         losses = [F.cross_entropy(view.float() / self.student_temperature, target_BK) for view, target_BK in pairs]
-        return torch.stack(losses).sum() / (TEACHER_VIEWS * (len(views) - 1))
+        return torch.stack(losses).sum() / (TEACHER_VIEWS * (len(losses) - 1))
 
-    def _targets(self, teacher: Tensor, temperature: float) -> Tensor:
-        if self.centering == "sinkhorn":
-            return sinkhorn(teacher, temperature)
-        return ((teacher.float() - self.center) / temperature).softmax(-1)
-
-    @torch.no_grad()
-    def update_center(self, teacher: Tensor) -> None:
-        """Move the center towards the mean of the teacher's logits over all scans, views and processes (eq. 4).
+    def of_embeddings(self, embedding: Tensor, directions_KD: Tensor, targets: Tensor, chunk_rows: int) -> Tensor:
+        """Compute the same as `of_logits` in little memory.
 
         Args:
-            teacher: (rows, K) logits on this process; processes may have different numbers of rows.
+            embedding: (V * B, D) float, view by view, whose products with the prototypes are the student's logits.
+            directions_KD: (K, D) float, the prototypes.
+            targets: (2 * B, K) float32 of the teacher.
+            chunk_rows: rows whose logits are there at once.
+
+        Raises:
+            UsageError: as `forward`.
         """
-        rows = torch.full((1,), float(len(teacher)), device=teacher.device)
-        summed = torch.cat([teacher.float().sum(0), rows])
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(summed)
-        self.center.lerp_(summed[:-1] / summed[-1], 1 - self.center_momentum)
+        by_view = targets_by_view(targets, len(embedding))
+        scans, views = len(by_view[0]), len(by_view)
+        weight_R = embedding.new_full((len(embedding),), 1 / (scans * TEACHER_VIEWS * (views - 1)), dtype=torch.float32)
+        return prototype_cross_entropy(
+            embedding, directions_KD, by_view, weight_R, self.student_temperature, chunk_rows
+        )
 
 
-@torch.no_grad()
-def sinkhorn(teacher: Tensor, temperature: float, iterations: int = 3) -> Tensor:
-    """Assign rows so that all prototypes are used alike (Caron et al. 2020, arXiv 2006.09882, section 3.1).
+def targets_by_view(targets: Tensor, student_rows: int) -> list[Tensor]:
+    """Say what each view of the student is held against, (B, K) each.
+
+    Cross-entropy is linear in its target, so a local view meets the sum of both teachers' views, and a global view the
+    other one's alone.
 
     Args:
-        teacher: (rows, K) logits on this process.
-        temperature: sharpens the assignment.
-        iterations: of the Sinkhorn-Knopp algorithm.
+        targets: (2 * B, K) of the teacher, view by view.
+        student_rows: V * B.
 
-    Returns:
-        (rows, K) float32; each row sums to 1, and over the rows of all processes the columns tend to equal sums.
+    Raises:
+        UsageError: when the numbers of views or scans don't fit.
     """
-    logits = teacher.float() / temperature
-    greatest = logits.max()
-    rows = torch.full((), float(len(teacher)), device=teacher.device)
-    distributed = dist.is_available() and dist.is_initialized()
-    if distributed:
-        dist.all_reduce(greatest, dist.ReduceOp.MAX)
-        dist.all_reduce(rows)
-    assigned = torch.exp(logits - greatest)
-    for _ in range(iterations):
-        used = assigned.sum(0)
-        if distributed:
-            dist.all_reduce(used)
-        assigned = assigned / used.clamp(min=torch.finfo(used.dtype).tiny) * (rows / logits.shape[1])
-        assigned = assigned / assigned.sum(1, keepdim=True).clamp(min=torch.finfo(used.dtype).tiny)
-    return assigned
+    scans = len(targets) // TEACHER_VIEWS
+    views = student_rows // scans if scans else 0
+    if len(targets) != TEACHER_VIEWS * scans or views < TEACHER_VIEWS or student_rows != views * scans:
+        raise UsageError(
+            f"{len(targets)} teacher rows and {student_rows} student rows don't fit",
+            "the DINO loss",
+            f"give {TEACHER_VIEWS} global views to the teacher, and the same and any local ones to the student",
+        )
+    first_BK, second_BK = targets.chunk(TEACHER_VIEWS)
+    both_BK = [first_BK + second_BK] if views > TEACHER_VIEWS else []
+    return [second_BK, first_BK] + both_BK * (views - TEACHER_VIEWS)

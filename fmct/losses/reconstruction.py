@@ -61,12 +61,14 @@ def unpatchify(patches_BNP: Tensor, patch_zyx: tuple[int, int, int], shape_zyx: 
 
 
 def reconstruction_loss(prediction_BNP: Tensor, target_BNP: Tensor, mask_BN: Tensor, normalize: bool) -> Tensor:
-    """Average the squared error over the hidden patches.
+    """Average the squared error over each scan's hidden patches, then over scans.
+
+    So where scans have different numbers of them, each scan weighs as much, and the mean over processes is that of all.
 
     Args:
         prediction_BNP: (B, N, P).
         target_BNP: (B, N, P) patches of the input.
-        mask_BN: (B, N), 1 where a patch was hidden, 0 where it was seen; at least one 1.
+        mask_BN: (B, N), 1 where a patch was hidden, 0 where it was seen; at least one 1 of each scan.
         normalize: bring every target patch to mean 0 and (unbiased) variance 1 first.
 
     Returns:
@@ -77,4 +79,4 @@ def reconstruction_loss(prediction_BNP: Tensor, target_BNP: Tensor, mask_BN: Ten
         mean, variance = target_BNP.mean(-1, keepdim=True), target_BNP.var(-1, keepdim=True)
         target_BNP = (target_BNP - mean) / (variance + NORMALIZE_EPS).sqrt()
     error_BN = (prediction_BNP.float() - target_BNP).square().mean(-1)
-    return (error_BN * mask_BN).sum() / mask_BN.sum()
+    return ((error_BN * mask_BN).sum(1) / mask_BN.sum(1)).mean()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -69,21 +70,31 @@ class MAEDecoder(nn.Module):
         """Name the parameters of two and more dimensions that weight decay should leave alone."""
         return {"cls_token", "mask_token", "positions"}
 
-    def forward(self, latent: Tensor, restore_BN: Tensor) -> Tensor:
+    def forward(
+        self,
+        latent: Tensor,
+        restore_BN: Tensor,
+        *,
+        shown_BM: Tensor | None = None,
+        absent_BM: Tensor | None = None,
+    ) -> Tensor:
         """Predict the voxels of all patches, seen and hidden.
 
         Args:
             latent: (B, 1 + R + K, E) the encoder's tokens of the seen patches.
             restore_BN: (B, N) int64, where patch n stands among seen-then-hidden ones (`Masking.restore_BN`).
+            shown_BM: (B, M) int64, the patches that take part, if not all; then `restore_BN` is (B, M) and theirs.
+            absent_BM: (B, M) bool, True where a patch only fills up; no token attends to it.
 
         Returns:
-            (B, N, P), voxels in (z, y, x, channel) order, as in `fmct.losses.reconstruction.patchify`.
+            (B, N, P), or M instead of N, voxels in (z, y, x, channel) order, as in
+            `fmct.losses.reconstruction.patchify`.
 
         Raises:
             UsageError: when N isn't the number of patches that the encoder was built for.
         """
-        batch, patches = restore_BN.shape
-        if patches != self.patches:
+        patches = restore_BN.shape[1]
+        if shown_BM is None and patches != self.patches:
             raise UsageError(
                 f"the input has {patches} patches; the decoder was built for {self.patches}",
                 "the MAE decoder",
@@ -91,10 +102,13 @@ class MAEDecoder(nn.Module):
             )
         x_BND = self.embed(torch.cat([latent[:, :1], latent[:, self.prefix_tokens :]], dim=1))
         seen_BKD = x_BND[:, 1:]
-        hidden = self.mask_token.to(x_BND.dtype).expand(batch, patches - seen_BKD.shape[1], -1)
-        patches_BND = torch.cat([seen_BKD, hidden], dim=1).take_along_dim(restore_BN[..., None], dim=1)
-        x_BND = torch.cat([x_BND[:, :1] + self.cls_token, patches_BND + self.positions], dim=1)
+        hidden_B1D = self.mask_token.to(x_BND.dtype).expand(len(seen_BKD), -1, -1)
+        source_BN = restore_BN.clamp(max=seen_BKD.shape[1])
+        patches_BND = torch.cat([seen_BKD, hidden_B1D], dim=1).take_along_dim(source_BN[..., None], dim=1)
+        positions = self.positions if shown_BM is None else self.positions[0][shown_BM]
+        x_BND = torch.cat([x_BND[:, :1] + self.cls_token, patches_BND + positions], dim=1)
+        attended_BN = None if absent_BM is None else F.pad(~absent_BM, (1, 0), value=True)
         for block in self.blocks:
-            x_BND = block(x_BND)
+            x_BND = block(x_BND, attended_BN)
         prediction: Tensor = self.predict(self.norm(x_BND)[:, 1:])
         return prediction

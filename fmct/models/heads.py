@@ -5,7 +5,7 @@ Shapes: B scans, N tokens, D width, K prototypes, L labels, H heads.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,10 @@ class DINOHead(nn.Module):
     Attributes:
         prototypes: (K, bottleneck) parameter, the layer that DINO freezes at first.
         prototype_lengths: (K, 1) parameter, or None when lengths are fixed at 1.
+        called_methods: what is called besides `forward`, see `fmct.experiment.sharding.shard`.
     """
+
+    called_methods: ClassVar[tuple[str, ...]] = ("factors",)
 
     def __init__(self, config: DINOHeadConfig, width: int) -> None:
         super().__init__()
@@ -62,13 +65,19 @@ class DINOHead(nn.Module):
         """Name the parameters of two and more dimensions that weight decay should leave alone."""
         return set() if self.prototype_lengths is None else {"prototype_lengths"}
 
-    def forward(self, cls_BD: Tensor) -> Tensor:
-        """Compare CLS tokens (B, D) with the prototypes: (B, K) cosines, times the lengths where they are learned."""
-        embedding = F.normalize(self.mlp(cls_BD).float(), dim=-1)
+    def last_layer(self) -> list[nn.Parameter]:
+        """Return what DINO freezes at first: the prototypes, and their lengths where they are learned."""
+        return [self.prototypes] if self.prototype_lengths is None else [self.prototypes, self.prototype_lengths]
+
+    def factors(self, tokens_RD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the logits are the product of: (R, bottleneck) of length 1, (K, bottleneck)."""
+        embedding = F.normalize(self.mlp(tokens_RD).float(), dim=-1)
         weight = F.normalize(self.prototypes.float(), dim=-1)
-        if self.prototype_lengths is not None:
-            weight = weight * self.prototype_lengths
-        return F.linear(embedding, weight)
+        return embedding, weight if self.prototype_lengths is None else weight * self.prototype_lengths
+
+    def forward(self, tokens_RD: Tensor) -> Tensor:
+        """Compare tokens (R, D) with the prototypes: (R, K) cosines, times the lengths where they are learned."""
+        return F.linear(*self.factors(tokens_RD))
 
 
 class LinearHeadConfig(Config):

@@ -70,7 +70,7 @@ def waterfall(
     listed = set(manifest)
     notes, files = [], {}
     if index_rejects is None:
-        notes.append("There is no rejects.csv beside the manifest, so what the index left out isn't counted.")
+        notes.append("No rejects.csv is known to be the manifest's, so what the index left out isn't counted.")
     else:
         is_series = index_rejects["scan_id"] != ""
         files = dict(Counter(index_rejects["code"][~is_series].astype(str)).most_common())

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fmct.console.errors import UsageError
+from fmct.data.reject_files import rejects_of
 from fmct.data.rejection import RejectCode
 from fmct.quality.panels import Picture
 
@@ -57,13 +58,13 @@ class Rejected:
 
 
 def read_index_rejects(manifest: Path) -> pd.DataFrame | None:
-    """Return the rejects beside a manifest (path, code, detail, scan_id), None where there is no such file.
+    """Return the rejects of a manifest (path, code, detail, scan_id), None where there is no file of them.
 
     Raises:
         UsageError: when it can't be read or lacks a column; an old one without scan_id is taken as without any.
     """
-    path = manifest.with_name("rejects.csv")
-    if not path.exists():
+    path = rejects_of(manifest)
+    if path is None:
         return None
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -42,11 +42,41 @@ class Setting:
 
 
 class Task(L.LightningModule):
-    """Base of the pretext tasks and the classifier."""
+    """Base of the pretext tasks and the classifier.
+
+    Attributes:
+        bad_step: () bool, whether the gradient of the last step was no finite number, so that it was skipped.
+        watched_features: (B, D) the encoder's features of the last training step, detached, by which a collapse is
+            seen; None where a task watches none.
+        prototypes: K, that a self-distilling task chooses among; None: it has none.
+    """
+
+    bad_step: Tensor | None = None
+    watched_features: Tensor | None = None
+    prototypes: int | None = None
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         self.setting = setting
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Log as Lightning does, but leave plain numbers off the device: putting one there waits for it, every time.
+
+        What belongs to a step that isn't written anyway is dropped here: Lightning spends half a millisecond on each.
+        """
+        if not (kwargs.get("on_epoch") or kwargs.get("prog_bar") or self.log_is_written()):
+            return
+        if isinstance(value, int | float) and not kwargs.get("sync_dist"):
+            value = torch.tensor(value, dtype=torch.float32)
+        super().log(name, value, *args, **kwargs)
+
+    def log_is_written(self) -> bool:
+        """Say whether what is logged now gets into the logs: outside of steps, every n of them, and at the last one."""
+        if not self.trainer.training or "epoch" in (self._current_fx_name or ""):
+            return True
+        step = self.trainer.fit_loop.epoch_loop._batches_that_stepped + 1
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return step % every == 0 or step == self.setting.record["trainer"]["max_steps"]
 
     # -- what a task defines ------------------------------------------------------------------------------------------
 
@@ -94,6 +124,31 @@ class Task(L.LightningModule):
         view = self.setting.input.view(batch["hu"], crops.draw(generators), voxels)
         return change_intensity(view, intensity.draw(generators))
 
+    def random_view_with_foreground(
+        self,
+        batch: Batch,
+        generators: list[np.random.Generator],
+        crops: CropConfig,
+        intensity: IntensityConfig,
+        patch_zyx: tuple[int, int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Draw and make one view of each scan, the same as `random_view`, and mark its patches that aren't air.
+
+        Args:
+            batch: what the loader gave.
+            generators: one per scan.
+            crops: what part of the scan is shown.
+            intensity: how its intensities are changed.
+            patch_zyx: voxels of a patch along each axis.
+
+        Returns:
+            (B, C, voxels, voxels, voxels) float32 in [0, 1], and (B, N) bool: patches with any voxel above -700 HU.
+        """
+        sees = self.setting.input
+        sampled = sees.sampled(batch["hu"], crops.draw(generators))
+        foreground_BN = sees.foreground(sampled, batch["hu"], patch_zyx)
+        return change_intensity(sees.shown(sampled, batch["hu"]), intensity.draw(generators)), foreground_BN
+
     def generators(self, batch: Batch) -> list[np.random.Generator]:
         """Return one random generator per scan, set by seed, epoch, scan and, where it came before, how often.
 
@@ -135,33 +190,50 @@ class Task(L.LightningModule):
             limits.append(max_steps)
         return min(limits)
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Propagate the loss back; one that is no number makes every gradient so.
+
+        So that the gradient alone tells whether a step can be taken, to all processes alike, once they have averaged
+        it. (The factor is 1 otherwise, which changes no bit.)
+        """
+        told = loss * torch.where(loss.isfinite(), 1.0, torch.nan)
+        super().backward(told, *args, **kwargs)
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of the whole gradient and log it.
+        """Log the norm of the whole gradient, clip it if asked to, and skip the step if it is no finite number.
 
-        Lightning refuses to clip for fused optimizers under autocast, because of loss scaling; bf16 has none. Flat
-        shards (`fsdp`) are the strategy's to clip.
+        Without waiting for the device: a fused optimizer is told by a tensor whether to skip; another one finds no
+        gradients. Sets `bad_step`, bool (), for who counts such steps.
+
+        Lightning's own way refuses to clip for fused optimizers under autocast, because of loss scaling; bf16 has none.
+        Flat shards (`fsdp`) are the strategy's to clip, and steps aren't skipped there.
         """
         if isinstance(self.trainer.strategy, FSDPStrategy):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
-            self.log("train/gradient_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.log("train/gradient_norm", norm)
+        self.bad_step = ~norm.isfinite()
+        if gradient_clip_val is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        skip_step_if(optimizer, self.bad_step)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Move weight decay along its schedule, if it has one."""
+        """Move weight decay along its schedule, if it has one, and log it."""
         config = self.setting.optimizer
-        if config.weight_decay_end is None:
-            return
-        decay = cosine(self.trainer.global_step, self.total_steps, config.weight_decay, config.weight_decay_end)
-        for group in optimizer.param_groups:
-            if group["weight_decay"] != 0:
-                group["weight_decay"] = decay
+        if config.weight_decay_end is not None:
+            decay = cosine(self.trainer.global_step, self.total_steps, config.weight_decay, config.weight_decay_end)
+            for group in optimizer.param_groups:
+                if group["weight_decay"] != 0:
+                    group["weight_decay"] = decay
+        self.log("train/weight_decay", max(group["weight_decay"] for group in optimizer.param_groups))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set what is drawn within the network (drop path) by seed, batch and rank alone; log the learning rate.
@@ -176,3 +248,16 @@ class Task(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the experiment in the checkpoint, as plain values: anything else breaks safe loading."""
         checkpoint["experiment"] = self.setting.record
+
+
+def skip_step_if(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
+    """Let the optimizer's next step change nothing, neither weights nor its own state, where `bad` holds.
+
+    Args:
+        optimizer: about to step; its gradients are there.
+        bad: () bool. Only an optimizer that isn't fused has to wait for its value.
+    """
+    if all(group.get("fused") for group in optimizer.param_groups):
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # as torch.amp.GradScaler tells it
+    elif bool(bad):
+        optimizer.zero_grad(set_to_none=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 from fmct.console.errors import UsageError
 from fmct.data.presets import AnySettings, FmhctSettings
 from fmct.experiment.config import Config
-from fmct.views.spatial import identity, sample
+from fmct.views.foreground import FOREGROUND_HU, foreground_patches
+from fmct.views.spatial import AIR_HU, identity, sample
 from fmct.views.windows import BONE, BRAIN, SUBDURAL, Window, windows
 
 
@@ -43,10 +44,60 @@ class InputConfig(Config):
         Raises:
             UsageError: when windowed volumes have another number of windows.
         """
+        return self.shown(self.sampled(volumes, theta, voxels), volumes)
+
+    def sampled(self, volumes: Tensor, theta: Tensor, voxels: int | None = None) -> Tensor:
+        """Sample a view of each scan as the cache has it, for `shown` and `foreground`.
+
+        Args:
+            volumes: as `view` takes them.
+            theta: (B, 3, 4) affine maps.
+            voxels: side of the view, if not the configured one.
+
+        Returns:
+            (B, 1, voxels, voxels, voxels) float32, Hounsfield units; or (B, C, ...) windows in [0, 1].
+
+        Raises:
+            UsageError: as `view`.
+        """
         if not is_windowed(volumes):
-            return windows(sample(volumes, theta, voxels or self.voxels), self.windows)
+            return sample(volumes, theta, voxels or self.voxels, outside=AIR_HU)
         self._check_channels(volumes)
         return sample(volumes, theta, voxels or self.voxels, outside=0.0)
+
+    def shown(self, sampled: Tensor, volumes: Tensor) -> Tensor:
+        """Window what was sampled of `volumes`, unless it is windows already: (B, C, ...) float32 in [0, 1]."""
+        return sampled if is_windowed(volumes) else windows(sampled, self.windows)
+
+    def foreground(self, sampled: Tensor, volumes: Tensor, patch_zyx: tuple[int, int, int]) -> Tensor:
+        """Mark the patches of a view that aren't air: any voxel above -700 HU.
+
+        Volumes that went through windows before they were averaged have no HU any more. Of those the first window
+        that tells air from tissue is asked instead, at the value that it gives -700 HU: a voxel partly of tissue may
+        then count as tissue where the mean of its HU would not.
+
+        Args:
+            sampled: from `sampled`.
+            volumes: what was sampled.
+            patch_zyx: voxels of a patch along each axis.
+
+        Returns:
+            (B, N) bool, see `fmct.views.foreground.foreground_patches`.
+
+        Raises:
+            UsageError: when no window of windowed volumes has -700 HU within it.
+        """
+        if not is_windowed(volumes):
+            return foreground_patches(sampled, patch_zyx)
+        for channel, window in enumerate(self.windows):
+            value = (FOREGROUND_HU - window.level_hu) / window.width_hu + 0.5
+            if 0 < value < 1:
+                return foreground_patches(sampled[:, channel : channel + 1], patch_zyx, value)
+        raise UsageError(
+            f"the volumes are windows, and none of them tells {FOREGROUND_HU:g} HU from air",
+            "the cache and the task's `foreground`",
+            "set foreground to false, or use a cache of HU (preset isotropic)",
+        )
 
     def whole(self, volumes: Tensor) -> Tensor:
         """Show the whole volume: what evaluation and embedding see, with nothing drawn at random.

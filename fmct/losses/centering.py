@@ -1,0 +1,92 @@
+"""What the teacher's logits are turned into, so that it can't say the same of everything.
+
+Shapes: K prototypes; rows are views of scans, or patches of them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+Centering = Literal["center", "sinkhorn"]
+
+
+class TeacherTargets(nn.Module):
+    """Centered and sharpened, or assigned by Sinkhorn-Knopp.
+
+    Args:
+        prototypes: K.
+        center_momentum: how much of the old center stays at each update.
+        centering: how the teacher is kept from saying the same of every scan: "center" subtracts the running mean
+            (DINO), "sinkhorn" makes every batch use all prototypes alike (SwAV, DINOv2), and needs no center.
+
+    Attributes:
+        center: (1, K) float32 buffer, the running mean of the teacher's logits; zeros at first.
+    """
+
+    center: Tensor
+
+    def __init__(self, prototypes: int, center_momentum: float = 0.9, centering: Centering = "center") -> None:
+        super().__init__()
+        self.centering = centering
+        self.center_momentum = center_momentum
+        self.register_buffer("center", torch.zeros(1, prototypes))
+
+    @torch.no_grad()
+    def targets(self, teacher: Tensor, temperature: float) -> Tensor:
+        """Turn the teacher's logits (rows, K) into distributions with the present center: (rows, K) float32."""
+        if self.centering == "sinkhorn":
+            return sinkhorn(teacher, temperature)
+        return ((teacher.float() - self.center) / temperature).softmax(-1)
+
+    @torch.no_grad()
+    def update_center(self, teacher: Tensor) -> None:
+        """Move the center, if it counts, towards the mean of the teacher's logits of all processes (DINO, eq. 4).
+
+        It stays where it is when there are no rows at all, or any logit is no number.
+
+        Args:
+            teacher: (rows, K) logits on this process; processes may have different numbers of rows.
+        """
+        if self.centering != "center":
+            return
+        rows = torch.full((1,), float(len(teacher)), device=teacher.device)
+        summed = torch.cat([teacher.float().sum(0), rows])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(summed)
+        moved = self.center.lerp(summed[:-1] / summed[-1], 1 - self.center_momentum)
+        self.center.copy_(moved.where(moved.isfinite().all(), self.center))
+
+
+@torch.no_grad()
+def sinkhorn(teacher: Tensor, temperature: float, iterations: int = 3) -> Tensor:
+    """Assign rows so that all prototypes are used alike (Caron et al. 2020, arXiv 2006.09882, section 3.1).
+
+    Args:
+        teacher: (rows, K) logits on this process; processes may have different numbers of rows, also none.
+        temperature: sharpens the assignment.
+        iterations: of the Sinkhorn-Knopp algorithm.
+
+    Returns:
+        (rows, K) float32; each row sums to 1, and over the rows of all processes the columns tend to equal sums.
+    """
+    assigned = teacher.float() / temperature
+    prototypes = assigned.shape[1]
+    greatest = assigned.max() if len(assigned) else assigned.new_full((), -torch.inf)
+    rows = torch.full((), float(len(teacher)), device=teacher.device)
+    distributed = dist.is_available() and dist.is_initialized()
+    if distributed:
+        dist.all_reduce(greatest, dist.ReduceOp.MAX)
+        dist.all_reduce(rows)
+    assigned.sub_(greatest).exp_()
+    tiny = torch.finfo(assigned.dtype).tiny
+    for _ in range(iterations):
+        used = assigned.sum(0)
+        if distributed:
+            dist.all_reduce(used)
+        assigned.mul_(rows / prototypes / used.clamp(min=tiny))
+        assigned.div_(assigned.sum(1, keepdim=True).clamp(min=tiny))
+    return assigned
