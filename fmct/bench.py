@@ -20,6 +20,7 @@ FLAGS_OF = {
     "index": {"series", "source", "turns"},
     "preprocess": {"source", "turns"},
     "cache": {"scans", "turns"},
+    "views": {"scans", "turns"},
     "scale": {"seconds_per_scan", "mb_per_scan", "rows"},
 }
 
@@ -30,20 +31,21 @@ class Bench(Command):
     `index`: headers read per second on one core, by pydicom alone and by `fmct index`, first and second run; pixels
     aren't looked at. `preprocess`: seconds and memory from file to volume, against the published chain in MONAI, on
     phantoms of 5 and 1 mm and DICOM (against bare decoding), and on --source. `cache`: volumes read per second and
-    their bytes, against the published form. `scale`: what grows with the archive, on a manifest and a cache of 361,663
+    their bytes, against the published form. `views`: crops made per second, against the published chain in MONAI, and
+    how much of them shows a head. `scale`: what grows with the archive, on a manifest and a cache of 361,663
     made-up scans; --seconds-per-scan and --mb-per-scan, as the others measured them, give hours and terabytes.
 
     Example: fmct bench preprocess --turns 5
     """
 
-    subject: CliPositionalArg[Literal["index", "preprocess", "cache", "scale"]] = Field(
-        description="index, preprocess, cache or scale"
+    subject: CliPositionalArg[Literal["index", "preprocess", "cache", "views", "scale"]] = Field(
+        description="index, preprocess, cache, views or scale"
     )
     series: int = Field(100, ge=1, description="index: how many synthetic series of 40 slices to write and read")
     source: Path | None = Field(
         None, description="index: a folder of DICOM files to read instead; preprocess: a NIfTI file or DICOM series too"
     )
-    scans: int = Field(6, ge=1, description="cache: how many synthetic heads to read")
+    scans: int = Field(6, ge=1, description="cache, views: how many synthetic heads to read")
     seconds_per_scan: float = Field(0.1, gt=0, description="scale: core-seconds that preprocessing takes")
     mb_per_scan: float = Field(1.0, gt=0, description="scale: megabytes of a cached volume")
     rows: int = Field(361_663, ge=100, description="scale: scans of the made-up archive")
@@ -77,6 +79,10 @@ class Bench(Command):
 
             timings, sizes = measure_caching(self.scans, self.turns)
             return [Table(f"volumes of {self.scans} heads, one thread", "volumes", timings, sizes)]
+        if self.subject == "views":
+            from fmct.benchmarks.views import measure_views
+
+            return measure_views(self.scans, self.turns)
         from fmct.benchmarks.preprocessing import measure_preprocessing
 
         return [

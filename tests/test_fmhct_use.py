@@ -20,8 +20,8 @@ from fmct.data.volumes import VolumeCache
 from fmct.models.reference import load_reference
 from fmct.models.reference_axes import reordered
 from fmct.models.vit3d import ViT3DConfig
+from fmct.views.crops import identity
 from fmct.views.network_input import InputConfig
-from fmct.views.spatial import identity
 from fmct.views.windows import BRAIN
 
 SIDE = 48
@@ -174,12 +174,15 @@ def test_windowed_volumes_pass_through_as_they_are() -> None:
     config = InputConfig(voxels=24)
     volumes = torch.rand(2, 3, 24, 24, 24).half()
     assert torch.equal(config.whole(volumes), volumes.float())
-    torch.testing.assert_close(config.view(volumes, identity(2)), volumes.float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(config.sampled(volumes, identity(2)), volumes.float(), atol=1e-5, rtol=0)
     halved = InputConfig(voxels=12).whole(volumes)
-    torch.testing.assert_close(halved, torch.nn.functional.avg_pool3d(volumes.float(), 2), atol=1e-6, rtol=0)
-    shifted = identity(2)
-    shifted[:, 0, 3] = 1.0  # half of the view lies beyond the volume's right side
-    view = config.view(volumes, shifted)
+    expected = volumes.float().flatten(0, 1)
+    for _ in range(3):  # torch knows two axes; turn them until all had their turn
+        sides = (12, expected.shape[3])
+        expected = torch.nn.functional.interpolate(expected, sides, mode="bilinear", antialias=True).permute(0, 3, 1, 2)
+    torch.testing.assert_close(halved.flatten(0, 1), expected, atol=1e-5, rtol=0)
+    shifted = torch.tensor([[[-1.0, 1.0], [-1.0, 1.0], [0.0, 2.0]]] * 2)  # half lies beyond the volume's right side
+    view = config.sampled(volumes, identity(2), boxes=shifted)
     torch.testing.assert_close(view[..., :12], volumes[..., 12:].float(), atol=1e-5, rtol=0)
     assert view[..., 12:].max() < 1e-5
     with pytest.raises(UsageError, match="hold 3 windows, and the network takes 1"):

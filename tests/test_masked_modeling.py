@@ -15,9 +15,9 @@ from fmct.models.mask_orders import BlockMasking, RandomMasking
 from fmct.models.masking import Foreground, foreground_keep, random_keep
 from fmct.models.vit3d import ViT3D, ViT3DConfig
 from fmct.tasks.masked_modeling import MaskedModelingConfig, require_vit
+from fmct.views.crops import identity
 from fmct.views.foreground import foreground_patches
 from fmct.views.network_input import InputConfig
-from fmct.views.spatial import identity
 from fmct.views.windows import BRAIN, SUBDURAL
 
 GRID = (3, 4, 2)

@@ -109,7 +109,7 @@ class CollapseAlarm(L.Callback):
         if found and self.in_a_row >= self.patience:
             self.alarm = FmctError(
                 f"training has collapsed: {found}",
-                f"step {trainer.global_step}, as at the {self.patience - 1} log steps before",
+                f"step {trainer.global_step} and the {self.patience - 1} log steps before it",
                 "self-distillation: task.centering sinkhorn, a lower task.teacher_temperature, a longer warm-up or a "
                 "lower optimizer.lr may help; start over with --fresh; callbacks.collapse off silences this",
             )
@@ -132,7 +132,7 @@ class CollapseAlarm(L.Callback):
         if task.watched_features is not None:
             features = gathered(task.watched_features.float(), trainer.world_size)
             scans = len(features)
-            if scans > 1:
+            if scans > 1 and bool(features.isfinite().all()):
                 spread = feature_std(features) * math.sqrt(features.shape[1])
                 rank = rankme(features - features.mean(0))
                 values = {"feature_std": spread, "rankme": rankme(features), "rankme_centered": rank}

@@ -17,7 +17,7 @@ def step_is_complete(trainer: L.Trainer, batch_idx: int) -> bool:
 def log_is_due(trainer: L.Trainer, batch_idx: int) -> bool:
     """Say at the end of a batch whether what is logged of its step is written."""
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return step_is_complete(trainer, batch_idx) and trainer.global_step % every == 0
+    return step_is_complete(trainer, batch_idx) and (trainer.global_step % every == 0 or trainer.should_stop)
 
 
 def write_scalars(trainer: L.Trainer, values: Mapping[str, float]) -> None:

@@ -76,13 +76,14 @@ class TrainerConfig(Config):
         torch.set_float32_matmul_precision(self.matmul_precision)
         on_terminal = Console().is_terminal
         callbacks: list[Callback] = [
+            *(
+                [StepLimit(self.max_steps)] if self.max_steps is not None else []
+            ),  # first: it says which step is the last
             Checkpoints(folder / "checkpoints", self.checkpoint_every_epochs, self.checkpoint_every_steps),
             Throughput(),
             *watching,
             BarProgress() if on_terminal else PlainProgress(),
         ]
-        if self.max_steps is not None:
-            callbacks.append(StepLimit(self.max_steps))
         if self.pictures_every_steps:
             callbacks.append(Pictures(folder / "pictures", self.pictures_every_steps))
         try:

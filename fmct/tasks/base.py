@@ -2,7 +2,7 @@
 
 B scans in a batch. A batch from the loader holds `hu` (B, 1, Z, Y, X) int16, `index` (B,) int64 – the scan's row in the
 data set – and lists of B: `scan_id`, the names, and `draws`, which say in what epoch each was drawn and how often
-before in the same one.
+before in the same one. Views that lie on heads add `head_box` (B, 3, 2), where these are.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from fmct.experiment.optim import OptimizerConfig, cosine
 from fmct.experiment.sharding import FullySharded, shard
 from fmct.models.backbones import Backbone
 from fmct.views.crops import CropConfig
-from fmct.views.intensity import IntensityConfig, change_intensity
-from fmct.views.network_input import InputConfig
+from fmct.views.head_box import head_box
+from fmct.views.intensity import IntensityConfig, IntensityParameters
+from fmct.views.network_input import InputConfig, is_windowed
 
 Batch = dict[str, Any]
 
@@ -39,6 +40,8 @@ class Setting:
     seed: int
     record: dict[str, Any]
     """The whole experiment as plain values, for checkpoints."""
+    spacing_mm: float | None = None
+    """Of the cached volumes' voxels, on all axes; None where their proportions weren't kept."""
 
 
 class Task(L.LightningModule):
@@ -120,9 +123,12 @@ class Task(L.LightningModule):
             crops: what part of the scan is shown.
             intensity: how its intensities are changed.
             voxels: side of the view, if not `input.voxels`.
+
+        Raises:
+            UsageError: when crops are in mm or intensities in HU, and the volumes in neither.
         """
-        view = self.setting.input.view(batch["hu"], crops.draw(generators), voxels)
-        return change_intensity(view, intensity.draw(generators))
+        sampled, change = self._sampled(batch, generators, crops, intensity, voxels)
+        return self.setting.input.shown(sampled, batch["hu"], change)
 
     def random_view_with_foreground(
         self,
@@ -145,9 +151,32 @@ class Task(L.LightningModule):
             (B, C, voxels, voxels, voxels) float32 in [0, 1], and (B, N) bool: patches with any voxel above -700 HU.
         """
         sees = self.setting.input
-        sampled = sees.sampled(batch["hu"], crops.draw(generators))
+        sampled, change = self._sampled(batch, generators, crops, intensity)
         foreground_BN = sees.foreground(sampled, batch["hu"], patch_zyx)
-        return change_intensity(sees.shown(sampled, batch["hu"]), intensity.draw(generators)), foreground_BN
+        return sees.shown(sampled, batch["hu"], change), foreground_BN
+
+    def _sampled(
+        self,
+        batch: Batch,
+        generators: list[np.random.Generator],
+        crops: CropConfig,
+        intensity: IntensityConfig,
+        voxels: int | None = None,
+    ) -> tuple[Tensor, IntensityParameters]:
+        """Draw a view of each scan and sample it, as the cache has it; where heads lie is kept in the batch."""
+        volumes: Tensor = batch["hu"]
+        windowed = is_windowed(volumes)
+        if windowed:
+            intensity.require_hu()
+        on_head = crops.place == "head" and not windowed
+        if on_head and "head_box" not in batch:
+            batch["head_box"] = head_box(volumes)
+        spacing_mm = self.setting.spacing_mm
+        crop = crops.draw(generators, spacing_mm and spacing_mm * volumes.shape[-1])
+        change = intensity.draw(generators, self.setting.input.channels)
+        boxes = batch["head_box"] if on_head else None
+        sampled = self.setting.input.sampled(volumes, crop, voxels, boxes=boxes, blur_voxels=change.blur_voxels)
+        return sampled, change
 
     def generators(self, batch: Batch) -> list[np.random.Generator]:
         """Return one random generator per scan, set by seed, epoch, scan and, where it came before, how often.

@@ -24,6 +24,7 @@ from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
 from fmct.tasks.base import Batch, Setting, Task
 from fmct.views.crops import CropConfig
 from fmct.views.intensity import IntensityConfig
+from fmct.views.slices import middle_slices
 
 LATERAL = re.compile(r"left|right", re.IGNORECASE)
 HeadConfig = Annotated[LinearHeadConfig | AttentiveHeadConfig, Field(discriminator="kind")]
@@ -41,7 +42,7 @@ class ClassifierConfig(Config):
     balance: Literal["none", "pos_weight"] = Field(
         "none", description="pos_weight: positives of a label weigh as much as its negatives"
     )
-    crops: CropConfig = CropConfig(share=(0.9, 1.0), rotation_deg=5.0, flip_probability=0.0)
+    crops: CropConfig = CropConfig(share=(0.9, 1.0), place="volume", rotation_deg=5.0, flip_probability=0.0)
     intensity: IntensityConfig = IntensityConfig()
 
     @field_validator("labels")
@@ -156,6 +157,12 @@ class ClassifierTask(Task):
         if self.config.mode == "linear":
             return [(self.head, 1.0)]
         return [(self.head, 1.0), (self.backbone, self.config.backbone_lr_factor)]
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """Draw the views of up to three scans side by side, a window in each row."""
+        shown = batch["x"][:3]
+        rows = [torch.cat([middle_slices(view) for view in window], 1) for window in shown.unbind(1)]
+        return {"views": torch.cat(rows, 0)}
 
     def packaged_backbone(self) -> Backbone:
         """Return the backbone."""

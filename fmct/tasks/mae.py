@@ -15,9 +15,8 @@ from fmct.models.masking import Foreground
 from fmct.models.vit3d import ViT3D
 from fmct.tasks.base import Batch, Setting, Task
 from fmct.tasks.masked_modeling import MaskedModelingConfig, draw_mask_order, require_vit
-from fmct.views.crops import CropConfig
+from fmct.views.crops import CropConfig, identity
 from fmct.views.intensity import IntensityConfig
-from fmct.views.spatial import identity
 
 
 class MAEConfig(MaskedModelingConfig):

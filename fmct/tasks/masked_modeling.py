@@ -21,8 +21,8 @@ from fmct.models.decoder import DecoderConfig, MAEDecoder
 from fmct.models.mask_orders import MaskingConfig, RandomMasking
 from fmct.models.masking import Foreground, Masking, foreground_keep, random_keep
 from fmct.models.vit3d import ViT3D
-from fmct.views.intensity import blur
 from fmct.views.slices import middle_slices
+from fmct.views.smoothing import blur
 
 HIDDEN_GRAY = 0.35
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from fmct.console.errors import UsageError
 from fmct.data.presets import AnySettings, FmhctSettings
 from fmct.experiment.config import Config
+from fmct.views.crops import Crop, identity
 from fmct.views.foreground import FOREGROUND_HU, foreground_patches
-from fmct.views.spatial import AIR_HU, identity, sample
-from fmct.views.windows import BONE, BRAIN, SUBDURAL, Window, windows
+from fmct.views.intensity import IntensityParameters, add_noise, bend, change_contrast, contrast_of_windows
+from fmct.views.spatial import AIR_HU, sample
+from fmct.views.windows import BONE, BRAIN, SUBDURAL, Window, levels_and_widths, windows, windows_per_scan
 
 
 class InputConfig(Config):
@@ -30,12 +32,12 @@ class InputConfig(Config):
         """Number of input channels."""
         return len(self.windows)
 
-    def view(self, volumes: Tensor, theta: Tensor, voxels: int | None = None) -> Tensor:
+    def view(self, volumes: Tensor, crop: Crop, voxels: int | None = None) -> Tensor:
         """Sample a view of each scan, windowed.
 
         Args:
             volumes: (B, 1, Z, Y, X) int16 or float32, Hounsfield units; or (B, C, Z, Y, X) float16, windows already.
-            theta: (B, 3, 4) affine maps.
+            crop: what the views show, anywhere in the volumes.
             voxels: side of the view, if not the configured one.
 
         Returns:
@@ -44,15 +46,25 @@ class InputConfig(Config):
         Raises:
             UsageError: when windowed volumes have another number of windows.
         """
-        return self.shown(self.sampled(volumes, theta, voxels), volumes)
+        return self.shown(self.sampled(volumes, crop, voxels), volumes)
 
-    def sampled(self, volumes: Tensor, theta: Tensor, voxels: int | None = None) -> Tensor:
+    def sampled(
+        self,
+        volumes: Tensor,
+        crop: Crop,
+        voxels: int | None = None,
+        *,
+        boxes: Tensor | None = None,
+        blur_voxels: Tensor | None = None,
+    ) -> Tensor:
         """Sample a view of each scan as the cache has it, for `shown` and `foreground`.
 
         Args:
             volumes: as `view` takes them.
-            theta: (B, 3, 4) affine maps.
-            voxels: side of the view, if not the configured one.
+            crop: what the views show.
+            voxels: side of the views, if not the configured one.
+            boxes: (B, 3, 2) where the views shall lie; None: anywhere in the volumes.
+            blur_voxels: (B,) standard deviations of a Gaussian over each view; None: none.
 
         Returns:
             (B, 1, voxels, voxels, voxels) float32, Hounsfield units; or (B, C, ...) windows in [0, 1].
@@ -60,14 +72,29 @@ class InputConfig(Config):
         Raises:
             UsageError: as `view`.
         """
-        if not is_windowed(volumes):
-            return sample(volumes, theta, voxels or self.voxels, outside=AIR_HU)
-        self._check_channels(volumes)
-        return sample(volumes, theta, voxels or self.voxels, outside=0.0)
+        windowed = is_windowed(volumes)
+        if windowed:
+            self._check_channels(volumes)
+        outside = 0.0 if windowed else AIR_HU
+        return sample(volumes, crop, voxels or self.voxels, boxes=boxes, outside=outside, blur_voxels=blur_voxels)
 
-    def shown(self, sampled: Tensor, volumes: Tensor) -> Tensor:
-        """Window what was sampled of `volumes`, unless it is windows already: (B, C, ...) float32 in [0, 1]."""
-        return sampled if is_windowed(volumes) else windows(sampled, self.windows)
+    def shown(self, sampled: Tensor, volumes: Tensor, change: IntensityParameters | None = None) -> Tensor:
+        """Window what was sampled of `volumes`, unless it is windows already: (B, C, ...) float32 in [0, 1].
+
+        Args:
+            sampled: from `sampled`; stays as it is.
+            volumes: what was sampled.
+            change: how intensities are changed, but for smoothing, which `sampled` has done; None: not at all.
+        """
+        if is_windowed(volumes):
+            return sampled if change is None else bend(change_contrast(sampled, change), change)
+        if change is None:
+            return windows(sampled, self.windows)
+        level_hu, width_hu = levels_and_widths(self.windows)
+        width_hu = width_hu * change.width_factor
+        lower_hu = level_hu + change.level_shift_hu - width_hu / 2
+        seen = contrast_of_windows(lower_hu, width_hu, change)
+        return bend(windows_per_scan(add_noise(sampled, change), *seen), change)
 
     def foreground(self, sampled: Tensor, volumes: Tensor, patch_zyx: tuple[int, int, int]) -> Tensor:
         """Mark the patches of a view that aren't air: any voxel above -700 HU.
