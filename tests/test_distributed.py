@@ -24,7 +24,17 @@ from fmct.fit import fit
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 FORKED_PAIRS = Path(__file__).resolve().parent / "forked_pairs.py"
-TASKS = {"mae": (), "dino": ("--task.local_voxels", "16", "--optimizer.weight_decay_end", "0.4")}
+DINO = ("--task.local_voxels", "16", "--optimizer.weight_decay_end", "0.4", "--task.freeze_last_layer_epochs", "1")
+TASKS = {
+    "mae": (),
+    "dino": DINO,
+    "all": (
+        *(*DINO, "--task.ibot.weight", "1", "--task.koleo_weight", "0.1", "--task.mae_weight", "1"),
+        *("--task.mae.decoder.depth", "1", "--task.mae.decoder.width", "48", "--task.mae.decoder.heads", "4"),
+        *("--task.loss_chunk_rows", "8", "--optimizer.layer_decay", "0.8"),
+    ),
+}
+EXPERIMENT = {"mae": "pretrain_mae_smoke", "dino": "pretrain_dino_smoke", "all": "pretrain_dino_smoke"}
 STEPS, KILLED_AT = 5, 4
 
 
@@ -50,12 +60,12 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pairs(tiny: TinyCohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all runs with two processes: STRATEGY-TASK-VARIANT/pretrain_TASK_smoke."""
+    """The folder of all runs with two processes: STRATEGY-TASK-VARIANT/NAME."""
     folder = tmp_path_factory.mktemp("pairs")
 
     def job(name: str, *more: str, killed_at: int | None = None) -> dict[str, object]:
         strategy, task, _ = name.split("-")
-        config = ["--config", str(EXPERIMENTS / f"pretrain_{task}_smoke.yaml"), "--trainer.strategy", strategy]
+        config = ["--config", str(EXPERIMENTS / f"{EXPERIMENT[task]}.yaml"), "--trainer.strategy", strategy]
         rest = flags(tiny, folder / name, task, "--data.batch_size", "2", *more)
         return {"flags": [*config, *rest], "killed_at": killed_at}
 
@@ -76,7 +86,7 @@ def pairs(tiny: TinyCohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("task", TASKS)
 def test_two_processes_equal_one_with_twice_the_batch(pairs: Path, tiny: TinyCohort, tmp_path: Path, task: str) -> None:
     more = flags(tiny, tmp_path, task, "--data.batch_size", "4", "--trainer.log_every_steps", "1")
-    alone = fit(load_experiment([EXPERIMENTS / f"pretrain_{task}_smoke.yaml"], more))
+    alone = fit(load_experiment([EXPERIMENTS / f"{EXPERIMENT[task]}.yaml"], more))
     losses = pd.read_csv(alone / "metrics.csv")["train/loss"].to_numpy()
     assert len(losses) == STEPS
     for strategy in ("ddp", "fsdp2"):
