@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,7 +19,7 @@ from pydantic_settings import (
 )
 
 from fmct.console.errors import UsageError, nearest, require_file
-from fmct.experiment.flags import known_fields, parse_flags
+from fmct.experiment.flags import known_fields, models_in, parse_flags
 from fmct.experiment.schema import Experiment
 
 
@@ -84,12 +84,12 @@ def value_error(error: ValidationError, where: str) -> UsageError:
     """Turn pydantic's complaints about the configuration into one UsageError, the first complaint first."""
     errors = error.errors()
     first = errors[0]
-    known = known_fields(Experiment)
-    key = key_of(first["loc"], known)
+    key = key_of(first["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
         *above, unknown = first["loc"]
-        section = f"{key_of(above, known)}." if above else ""
+        known = known_fields(Experiment)
+        section = f"{key_of(above)}." if above else ""
         key = f"{section}{unknown}"
         inside = [name for name in known if name.startswith(section)]
         guess = nearest(key, inside)
@@ -114,14 +114,21 @@ def value_error(error: ValidationError, where: str) -> UsageError:
     )
 
 
-def key_of(loc: Sequence[str | int], known: Container[str]) -> str:
+def key_of(loc: Sequence[str | int]) -> str:
     """Write where pydantic found something wrong as the user writes it: without the kinds that it chose by."""
-    key = ""
+    key: list[str] = []
+    sections: list[type[BaseModel]] = [Experiment]
     for part in map(str, loc):
-        longer = f"{key}.{part}" if key else part
-        if part.isdecimal() or longer in known:
-            key = longer
-    return key
+        chosen = [one for one in sections if "kind" in one.model_fields and one.model_fields["kind"].default == part]
+        fields = [one.model_fields[part] for one in sections if part in one.model_fields]
+        if chosen and len(sections) > 1:
+            sections = chosen
+        elif fields:
+            key.append(part)
+            sections = [inner for field in fields for inner in models_in(field.annotation)]
+        elif part.isdecimal():
+            key.append(part)
+    return ".".join(key)
 
 
 def siblings(keys: Iterable[str], section: str) -> str:
