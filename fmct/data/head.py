@@ -89,19 +89,45 @@ class Head:
         high = low + np.array(grid.shape_zyx[::-1]) * grid.spacing_mm
         return float(max((low - self.low_ras_mm).max(), (self.high_ras_mm - high).max(), 0.0))
 
-    def kept(self, hu: NDArray[np.int16], grid: Grid, margin_mm: float) -> BitMask:
+    def on(self, grid: Grid) -> HeadOnGrid:
+        """Return the head on another grid."""
+        reach, thin, inner = moved((self.reach, self.thin, self.solid.thinned(steps(SKIN_MM))), self.grid, grid)
+        return HeadOnGrid(reach, thin, inner, grid.spacing_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadOnGrid:
+    """What is known of a head on the grid of a volume, before its voxels are.
+
+    Attributes:
+        reach: as `Head` has it.
+        thin: likewise.
+        inner: what is within the head for sure.
+        spacing_mm: of the grid.
+    """
+
+    reach: BitMask
+    thin: BitMask
+    inner: BitMask
+    spacing_mm: float
+
+    @property
+    def rows(self) -> NDArray[np.bool_]:
+        """(Z, Y) in which rows of voxels there may be any of the head."""
+        found: NDArray[np.bool_] = (self.reach | self.inner).words[:, :-1].any(axis=2)
+        return found
+
+    def kept(self, hu: NDArray[np.int16], margin_mm: float) -> BitMask:
         """Return which voxels show the head: all within it, and skin as far as it goes, with a margin.
 
         Args:
-            hu: (Z, Y, X) on the grid.
-            grid: where they lie.
+            hu: (Z, Y, X) on the grid; what it holds in rows without head doesn't matter.
             margin_mm: what is kept around the skin, which by the extent of voxels and slices is partly air.
         """
-        reach, thin, inner = moved((self.reach, self.thin, self.solid.thinned(steps(SKIN_MM))), self.grid, grid)
-        tissue = (BitMask.exceeding(hu, SKIN_HU) & reach) | inner
-        skin = inner.grown(round((SKIN_MM + REACH_MM) / grid.spacing_mm) + 1, within=tissue)
-        skin = skin.grown(round(EAR_MM / grid.spacing_mm), within=(tissue & thin) | skin)
-        return inner | (skin.grown(math.ceil(margin_mm / grid.spacing_mm - 1e-6)) & reach)
+        tissue = (BitMask.exceeding(hu, SKIN_HU) & self.reach) | self.inner
+        skin = self.inner.grown(round((SKIN_MM + REACH_MM) / self.spacing_mm) + 1, within=tissue)
+        skin = skin.grown(round(EAR_MM / self.spacing_mm), within=(tissue & self.thin) | skin)
+        return self.inner | (skin.grown(math.ceil(margin_mm / self.spacing_mm - 1e-6)) & self.reach)
 
 
 def steps(length_mm: float) -> int:

@@ -101,7 +101,8 @@ def cropped(stack: SliceStack, head: Head, grid: Grid, settings: IsotropicSettin
     box = tuple(slice(int(low[axis]), int(high[axis])) for axis in (2, 1, 0))
     shape = (box[0].stop - box[0].start, box[1].stop - box[1].start, box[2].stop - box[2].start)
     part = Grid(grid.first_ras_mm + grid.spacing_mm * low, grid.spacing_mm, shape)
-    resampled = resample(stack, part, hu_range=(settings.hu_min, settings.hu_max))
-    kept = head.kept(resampled, part, settings.head_margin_mm)
+    voxels = head.on(part)
+    resampled = resample(stack, part, hu_range=(settings.hu_min, settings.hu_max), rows=voxels.rows)
+    kept = voxels.kept(resampled, settings.head_margin_mm)
     np.copyto(hu[box], resampled, where=kept.unpacked())
     return hu
