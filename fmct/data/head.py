@@ -85,8 +85,7 @@ class Head:
 
     def beyond_mm(self, grid: Grid) -> float:
         """Return how far the head reaches out of a grid, on the side where it is most."""
-        low = grid.first_ras_mm - grid.spacing_mm / 2
-        high = low + np.array(grid.shape_zyx[::-1]) * grid.spacing_mm
+        low, high = grid.bounds_ras_mm
         return float(max((low - self.low_ras_mm).max(), (self.high_ras_mm - high).max(), 0.0))
 
     def on(self, grid: Grid) -> HeadOnGrid:
@@ -148,7 +147,7 @@ def find_head(stack: SliceStack, brain: EnclosedBrain | None, height_mm: float, 
         The head, or None where nothing could be one.
     """
     grid = preview_grid(stack, brain, height_mm)
-    hu = resample(coarse_slices(stack, COARSE_MM, COARSE_MM), grid, preview=True)
+    hu = resample(coarse_slices(stack, COARSE_MM, COARSE_MM, grid.bounds_ras_mm), grid, preview=True)
     tissue = BitMask.exceeding(hu, TISSUE_HU)
     walls = standing(tissue, COARSE_MM)
     body = largest_body(hu, tissue - walls, COARSE_MM) if brain is None else piece_around(tissue - walls, grid, brain)
