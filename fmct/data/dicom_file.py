@@ -67,6 +67,7 @@ class DicomFile:
         pixels: the element at which parsing stopped; None where the file ended without pixels.
         stream: what the pixels can be read from, at the offset that `pixels` says.
         size: bytes in the file; unknown, and None, where the data set is deflated.
+        changed_ns: when the file was changed last.
     """
 
     dataset: Dataset
@@ -75,6 +76,7 @@ class DicomFile:
     pixels: PixelElement | None
     stream: BinaryIO
     size: int | None
+    changed_ns: int = 0
 
     def pixel_bytes(self, wanted: int) -> int:
         """Return how many of the first `wanted` bytes from the start of the pixels are there."""
@@ -173,7 +175,8 @@ def open_dicom(path: Path, tags: list[BaseTag | int]) -> Iterator[DicomFile]:
 
 def parse_file(raw: io.FileIO, tags: list[BaseTag | int]) -> DicomFile:
     """Parse an open file: its first part, and only if that isn't enough all of it."""
-    size = os.fstat(raw.fileno()).st_size
+    status = os.fstat(raw.fileno())
+    size = status.st_size
     start = raw.read(FIRST_BYTES) or b""
     everything = len(start) >= size
     try:
@@ -189,7 +192,7 @@ def parse_file(raw: io.FileIO, tags: list[BaseTag | int]) -> DicomFile:
     elif not everything:
         raw.seek(0)
         file = replace(file, stream=BoundedReader(raw, size), size=size)
-    return file
+    return replace(file, changed_ns=status.st_mtime_ns)
 
 
 def parse(stream: BinaryIO, size: int | None, tags: list[BaseTag | int], everything: bool) -> DicomFile | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmct.data.dicom import SliceHeader, read_frames_hu, read_hu
+from fmct.data.dicom import SliceHeader, read_frames_hu, read_slice_hu
 from fmct.data.geometry import LPS_TO_RAS, SliceStack, Vectors, gantry_tilt_deg, stack_from_affine
 from fmct.data.nifti import content_id, load_nifti, open_nifti, stem
 from fmct.data.privacy import uid_hash
@@ -128,7 +128,7 @@ def scan_id_of(slices: Sequence[SliceHeader]) -> str:
 def pixels_hash(header: SliceHeader) -> str:
     """Return a text that tells an image by its pixels, however they are compressed; "" where they can't be read."""
     try:
-        return hashlib.sha256(read_hu(header.path, header.frame).tobytes()).hexdigest()
+        return hashlib.sha256(read_slice_hu(header).tobytes()).hexdigest()
     except ScanError:
         return ""
 
@@ -149,7 +149,10 @@ def stack_from_slices(slices: Sequence[SliceHeader]) -> SliceStack:
     for k, header in enumerate(slices):
         places.setdefault(header.path, []).append(k)
     for path, numbers in places.items():  # a multi-frame file holds many slices, and is opened once
-        frames = read_frames_hu(path, [slices[k].frame for k in numbers])
+        if len(numbers) == 1:
+            frames = iter([read_slice_hu(slices[numbers[0]])])
+        else:
+            frames = read_frames_hu(path, [slices[k].frame for k in numbers])
         for k, pixels in zip(numbers, frames, strict=True):
             if pixels.shape != shape:
                 raise ScanError(RejectCode.UNREADABLE, path, f"pixels {pixels.shape}, header says {shape}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
 
 from fmct.data.elements import integer, numbers, text
+from fmct.data.pixel_source import PixelSource
 from fmct.data.privacy import age_years, keyed_id, uid_hash, years_between
 from fmct.data.rejection import RejectCode, ScanError
 
@@ -32,6 +33,8 @@ class SliceHeader:
         study_description: `keyed_id` of the StudyDescription in small letters, for it may name the patient.
         says_bone: whether the series' description calls it a bone reconstruction.
         damage: why its pixels can't be used, as `CODE: detail`; "" where nothing of the kind shows in the header.
+        pixels: how to decode them without reading the header again, where that was asked for and one image is all of the
+            file.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class SliceHeader:
     study_description: str
     says_bone: bool
     damage: str = ""
+    pixels: PixelSource | None = field(default=None, repr=False)
 
 
 class SliceError(ScanError):

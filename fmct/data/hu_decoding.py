@@ -1,0 +1,90 @@
+"""From a DICOM file that was parsed to the HU of its images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from fmct.data.dicom_file import BoundedReader, DicomFile
+from fmct.data.elements import integer, tag_of
+from fmct.data.encodings import PixelLayout
+from fmct.data.enhanced import FunctionalGroups, rescale
+from fmct.data.frames import stored_frame
+from fmct.data.pixel_source import PixelSource
+from fmct.data.stored_values import as_stored, padding_mask, to_hu
+
+MISSING = 1 << 40
+"""No 16-bit value."""
+Ends = tuple[float, float]
+
+
+def decoded(
+    file: DicomFile, layout: PixelLayout, path: Path, frame: int, padding: Ends | None, slope: float, intercept: float
+) -> NDArray[np.int16]:
+    """Return the HU (rows, columns) of a frame; arguments as `PixelSource` has them.
+
+    Raises:
+        ScanError: as `stored_frame` does.
+        NoHUError: when values can't be turned into HU.
+        Exception: whatever the decoders raise on damaged data.
+    """
+    values, whole = stored_frame(file, layout, path, frame)
+    mask = padding_mask(values, whole, padding, slope, intercept) if padding else None
+    return to_hu(values, mask, slope, intercept)
+
+
+def source_of(file: DicomFile, layout: PixelLayout) -> PixelSource | None:
+    """Return how to decode the only image of a parsed file later; None where that takes more than can be kept."""
+    if layout.frames != 1 or file.size is None or file.pixels is None:
+        return None
+    try:
+        slope, intercept = rescale(file.dataset, FunctionalGroups(file.dataset), 0)
+    except ValueError:  # is told when the pixels are read
+        return None
+    padding = padding_ends(file, layout)
+    return PixelSource(file.pixels, file.syntax, layout, padding, slope, intercept, file.size, file.changed_ns)
+
+
+def decoded_from(source: PixelSource, path: Path) -> NDArray[np.int16] | None:
+    """Return the HU (rows, columns) of a file whose header was read before; None where the file has changed since.
+
+    Raises:
+        Exception: as `decoded` does.
+    """
+    with path.open("rb", buffering=0) as raw:
+        status = os.fstat(raw.fileno())
+        if (status.st_size, status.st_mtime_ns) != (source.size, source.changed_ns):
+            return None
+        stream = BoundedReader(raw, source.size)
+        file = DicomFile(Dataset(), source.syntax, "", source.element, stream, source.size, source.changed_ns)
+        return decoded(file, source.layout, path, 0, source.padding, source.slope, source.intercept)
+
+
+def padding_ends(file: DicomFile, layout: PixelLayout) -> Ends | None:
+    """Return the first and the last stored value that mean padding, None where the file doesn't say.
+
+    A value that isn't one number says nothing. Of several values the first counts.
+    """
+    kind = file.pixels.keyword.removesuffix("PixelData") if file.pixels else ""
+    ends = [
+        padding_value(file.dataset, f"{kind}{name}", layout) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    ]
+    if ends[0] is None:
+        return None
+    return ends[0], ends[0] if ends[1] is None else ends[1]
+
+
+def padding_value(dataset: Dataset, keyword: str, layout: PixelLayout) -> float | None:
+    """Return a padding value as the pixels have it, None where there is none."""
+    try:
+        if keyword.startswith("Pixel"):
+            found = integer(dataset, keyword, MISSING)
+            return None if found == MISSING else as_stored(found, layout.bits_allocated, layout.signed)
+        value = dataset.get(tag_of(keyword))
+        return None if value is None or value.value is None else float(value.value)
+    except (TypeError, ValueError):
+        return None
