@@ -102,8 +102,10 @@ class BitMask:
     def occupied(self) -> tuple[Bools, Bools, Bools]:
         """Return which planes (Z,), rows (Y,) and columns (X,) have any of the mask."""
         rows = np.bitwise_or.reduce(self.words, axis=0)
-        planes = self.words.reshape(len(self.words), -1).any(axis=1)
-        return planes, rows[:-1].any(axis=1), to_bools(np.bitwise_or.reduce(rows, axis=0))[: self.columns]
+        of_planes, of_rows = (
+            np.asarray(words.any(axis=1)) for words in (self.words.reshape(len(self.words), -1), rows[:-1])
+        )
+        return of_planes, of_rows, to_bools(np.bitwise_or.reduce(rows, axis=0))[: self.columns]
 
     @property
     def shape_zyx(self) -> tuple[int, int, int]:

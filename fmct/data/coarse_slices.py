@@ -18,7 +18,10 @@ SPARE_PIXELS = 2
 
 
 def coarse_slices(
-    stack: SliceStack, pixel_mm: float, slices_mm: float | None = None, box_ras_mm: tuple[Vectors, Vectors] | None = None
+    stack: SliceStack,
+    pixel_mm: float,
+    slices_mm: float | None = None,
+    box_ras_mm: tuple[Vectors, Vectors] | None = None,
 ) -> SliceStack:
     """Return the stack in pixels of up to some size.
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.tag import BaseTag
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from fmct.data.dicom_file import DicomFile, TooMuchError, open_dicom, quiet_pydicom
-from fmct.data.elements import integer, tag_of, text
+from fmct.data.elements import integer, text
 from fmct.data.encodings import pixel_layout, syntax_name
 from fmct.data.enhanced import FunctionalGroups, frame_headers, rescale
+from fmct.data.header_scan import Wanted
 from fmct.data.hu_decoding import decoded, decoded_from, padding_ends, source_of
 from fmct.data.rejection import RejectCode, ScanError
 from fmct.data.slice_header import SliceError as SliceError
@@ -48,8 +48,7 @@ HEADER_KEYWORDS = [
     "ConvolutionKernel", "KVP", "ContrastBolusAgent", "ContrastBolusAgentSequence", "StudyDescription",
     "SeriesDescription", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID",
 ]  # fmt: skip
-PIXEL_TAGS: list[BaseTag | int] = [int(tag_of(keyword)) for keyword in PIXEL_KEYWORDS]
-HEADER_TAGS: list[BaseTag | int] = [int(tag_of(keyword)) for keyword in HEADER_KEYWORDS]
+PIXEL_ELEMENTS, HEADER_ELEMENTS = Wanted.of(PIXEL_KEYWORDS), Wanted.of(HEADER_KEYWORDS)
 UNSHARED_KEY = secrets.token_bytes(32)
 
 
@@ -88,7 +87,7 @@ def read_headers(
             where that can be read, for its series lacks a slice then.
     """
     try:
-        with quiet_pydicom(), open_dicom(path, HEADER_TAGS) as file:
+        with quiet_pydicom(), open_dicom(path, HEADER_ELEMENTS) as file:
             return headers_in(file, path, prefixed, key, pixels)
     except ScanError:
         raise
@@ -187,7 +186,7 @@ def read_frames_hu(path: Path, frames: Sequence[int]) -> Iterator[NDArray[np.int
     Raises:
         ScanError: as `read_hu` does.
     """
-    with telling_errors(path), open_dicom(path, PIXEL_TAGS) as file, telling_errors(path, file.syntax):
+    with telling_errors(path), open_dicom(path, PIXEL_ELEMENTS) as file, telling_errors(path, file.syntax):
         with quiet_pydicom():
             if integer(file.dataset, "SamplesPerPixel", 1) != 1:
                 raise ScanError(RejectCode.SECONDARY, path, "several samples per pixel: values are colors")

@@ -113,8 +113,7 @@ class HeadOnGrid:
     @property
     def rows(self) -> NDArray[np.bool_]:
         """(Z, Y) in which rows of voxels there may be any of the head."""
-        found: NDArray[np.bool_] = (self.reach | self.inner).words[:, :-1].any(axis=2)
-        return found
+        return np.asarray((self.reach | self.inner).words[:, :-1].any(axis=2))
 
     def kept(self, hu: NDArray[np.int16], margin_mm: float) -> BitMask:
         """Return which voxels show the head: all within it, and skin as far as it goes, with a margin.

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
-from fmct.data.dicom_file import BoundedReader, DicomFile
-from fmct.data.elements import integer, tag_of
+from fmct.data.bounded_readers import BoundedReader
+from fmct.data.dicom_file import DicomFile
+from fmct.data.elements import Elements, RawElements, integer, tag_of
 from fmct.data.encodings import PixelLayout
 from fmct.data.enhanced import FunctionalGroups, rescale
 from fmct.data.frames import stored_frame
@@ -60,7 +60,7 @@ def decoded_from(source: PixelSource, path: Path) -> NDArray[np.int16] | None:
         if (status.st_size, status.st_mtime_ns) != (source.size, source.changed_ns):
             return None
         stream = BoundedReader(raw, source.size)
-        file = DicomFile(Dataset(), source.syntax, "", source.element, stream, source.size, source.changed_ns)
+        file = DicomFile(RawElements(), source.syntax, "", source.element, stream, source.size, source.changed_ns)
         return decoded(file, source.layout, path, 0, source.padding, source.slope, source.intercept)
 
 
@@ -78,7 +78,7 @@ def padding_ends(file: DicomFile, layout: PixelLayout) -> Ends | None:
     return ends[0], ends[0] if ends[1] is None else ends[1]
 
 
-def padding_value(dataset: Dataset, keyword: str, layout: PixelLayout) -> float | None:
+def padding_value(dataset: Elements, keyword: str, layout: PixelLayout) -> float | None:
     """Return a padding value as the pixels have it, None where there is none."""
     try:
         if keyword.startswith("Pixel"):

@@ -68,6 +68,6 @@ class TiltedMeans:
 
     def within(self, depth_mm: Floats) -> NDArray[np.float32]:
         """Return which share of parts (P, N), by the depth of their middles, lies within the scan."""
-        share = np.clip((depth_mm - self.ends[0]) / self.depth + 0.5, 0, 1)
+        share: Floats = np.clip((depth_mm - self.ends[0]) / self.depth + 0.5, 0, 1)
         share *= np.clip((self.ends[1] - depth_mm) / self.depth + 0.5, 0, 1)
         return share.astype(np.float32)
