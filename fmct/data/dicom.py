@@ -158,16 +158,20 @@ def read_hu(path: Path, frame: int = 0) -> NDArray[np.int16]:
     return next(read_frames_hu(path, [frame]))
 
 
-def read_slice_hu(header: SliceHeader) -> NDArray[np.int16]:
+def read_slice_hu(header: SliceHeader, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
     """Decode the pixels of a slice whose header is known, as `read_hu`; the header isn't read again if it needn't be.
+
+    Args:
+        header: the slice's.
+        out: where the HU may be put, to spare a copy; they need not be, so what is returned counts.
 
     Raises:
         ScanError: as `read_hu` does.
     """
     source = header.pixels
     if source is not None:
-        with telling_errors(header.path, source.syntax), quiet_pydicom():
-            hu = decoded_from(source, header.path)
+        with telling_errors(header.path, source.syntax):
+            hu = decoded_from(source, header.path, out)
         if hu is not None:
             return hu
     return read_hu(header.path, header.frame)

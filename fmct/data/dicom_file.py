@@ -108,23 +108,29 @@ def open_dicom(path: Path, wanted: Wanted) -> Iterator[DicomFile]:
         Exception: whatever pydicom raises on a damaged header.
     """
     with path.open("rb", buffering=0) as raw:
-        with quiet_pydicom():
-            file = parse_file(raw, wanted)
-        yield file
+        status = os.fstat(raw.fileno())
+        start = raw.read(FIRST_BYTES) or b""
+        file = parse_quickly(raw, status.st_size, start, wanted)
+        if file is None:
+            with quiet_pydicom():
+                file = parse_file(raw, status.st_size, start, wanted)
+        yield replace(file, changed_ns=status.st_mtime_ns)
 
 
-def parse_file(raw: io.FileIO, wanted: Wanted) -> DicomFile:
-    """Parse an open file: quickly if it is an ordinary one, else by its first part, else all of it."""
-    status = os.fstat(raw.fileno())
-    size = status.st_size
-    start = raw.read(FIRST_BYTES) or b""
-    everything = len(start) >= size
+def parse_quickly(raw: io.FileIO, size: int, start: bytes, wanted: Wanted) -> DicomFile | None:
+    """Parse an open file by its first part, None where it isn't an ordinary one."""
     quick = quick_header(start, wanted, PIXEL_KEYWORDS)
-    if quick is not None:
-        tag, vr, length, value = quick.pixels
-        pixels = PixelElement(PIXEL_KEYWORDS[tag], vr or "OW", length, value)
-        stream = io.BytesIO(start) if everything else rewound(raw, size)
-        return DicomFile(quick.elements, quick.syntax, quick.media_class, pixels, stream, size, status.st_mtime_ns)
+    if quick is None:
+        return None
+    tag, vr, length, value = quick.pixels
+    pixels = PixelElement(PIXEL_KEYWORDS[tag], vr or "OW", length, value)
+    stream = io.BytesIO(start) if len(start) >= size else rewound(raw, size)
+    return DicomFile(quick.elements, quick.syntax, quick.media_class, pixels, stream, size)
+
+
+def parse_file(raw: io.FileIO, size: int, start: bytes, wanted: Wanted) -> DicomFile:
+    """Parse an open file by its first part, and only if that isn't enough by all of it."""
+    everything = len(start) >= size
     tags: list[BaseTag | int] = list(wanted.tags)
     try:
         file = parse(io.BytesIO(start), len(start), tags, everything)
@@ -137,7 +143,7 @@ def parse_file(raw: io.FileIO, wanted: Wanted) -> DicomFile:
         assert file is not None
     elif not everything:
         file = replace(file, stream=rewound(raw, size), size=size)
-    return replace(file, changed_ns=status.st_mtime_ns)
+    return file
 
 
 def rewound(raw: io.FileIO, size: int) -> BoundedReader:

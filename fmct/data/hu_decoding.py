@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmct.data.bounded_readers import BoundedReader
-from fmct.data.dicom_file import DicomFile
+from fmct.data.dicom_file import DicomFile, quiet_pydicom
 from fmct.data.elements import Elements, RawElements, integer, tag_of
-from fmct.data.encodings import PixelLayout
+from fmct.data.encodings import NATIVE, PixelLayout
 from fmct.data.enhanced import FunctionalGroups, rescale
 from fmct.data.frames import stored_frame
 from fmct.data.pixel_source import PixelSource
@@ -23,9 +24,16 @@ Ends = tuple[float, float]
 
 
 def decoded(
-    file: DicomFile, layout: PixelLayout, path: Path, frame: int, padding: Ends | None, slope: float, intercept: float
+    file: DicomFile,
+    layout: PixelLayout,
+    path: Path,
+    frame: int,
+    padding: Ends | None,
+    slope: float,
+    intercept: float,
+    out: NDArray[np.int16] | None = None,
 ) -> NDArray[np.int16]:
-    """Return the HU (rows, columns) of a frame; arguments as `PixelSource` has them.
+    """Return the HU (rows, columns) of a frame; arguments as `PixelSource` and `to_hu` have them.
 
     Raises:
         ScanError: as `stored_frame` does.
@@ -34,7 +42,7 @@ def decoded(
     """
     values, whole = stored_frame(file, layout, path, frame)
     mask = padding_mask(values, whole, padding, slope, intercept) if padding else None
-    return to_hu(values, mask, slope, intercept)
+    return to_hu(values, mask, slope, intercept, out)
 
 
 def source_of(file: DicomFile, layout: PixelLayout) -> PixelSource | None:
@@ -49,8 +57,13 @@ def source_of(file: DicomFile, layout: PixelLayout) -> PixelSource | None:
     return PixelSource(file.pixels, file.syntax, layout, padding, slope, intercept, file.size, file.changed_ns)
 
 
-def decoded_from(source: PixelSource, path: Path) -> NDArray[np.int16] | None:
+def decoded_from(source: PixelSource, path: Path, out: NDArray[np.int16] | None) -> NDArray[np.int16] | None:
     """Return the HU (rows, columns) of a file whose header was read before; None where the file has changed since.
+
+    Args:
+        source: kept of the header.
+        path: the file.
+        out: where the HU may be put, if it has their shape.
 
     Raises:
         Exception: as `decoded` does.
@@ -61,7 +74,9 @@ def decoded_from(source: PixelSource, path: Path) -> NDArray[np.int16] | None:
             return None
         stream = BoundedReader(raw, source.size)
         file = DicomFile(RawElements(), source.syntax, "", source.element, stream, source.size, source.changed_ns)
-        return decoded(file, source.layout, path, 0, source.padding, source.slope, source.intercept)
+        fitting = out if out is not None and out.shape == (source.layout.rows, source.layout.columns) else None
+        with nullcontext() if source.syntax in NATIVE else quiet_pydicom():
+            return decoded(file, source.layout, path, 0, source.padding, source.slope, source.intercept, fitting)
 
 
 def padding_ends(file: DicomFile, layout: PixelLayout) -> Ends | None:

@@ -150,7 +150,8 @@ def stack_from_slices(slices: Sequence[SliceHeader]) -> SliceStack:
         places.setdefault(header.path, []).append(k)
     for path, numbers in places.items():  # a multi-frame file holds many slices, and is opened once
         if len(numbers) == 1:
-            frames = iter([read_slice_hu(slices[numbers[0]])])
+            (k,) = numbers
+            frames = iter([read_slice_hu(slices[k], hu[k] if len(hu) else None)])
         else:
             frames = read_frames_hu(path, [slices[k].frame for k in numbers])
         for k, pixels in zip(numbers, frames, strict=True):
@@ -158,7 +159,8 @@ def stack_from_slices(slices: Sequence[SliceHeader]) -> SliceStack:
                 raise ScanError(RejectCode.UNREADABLE, path, f"pixels {pixels.shape}, header says {shape}")
             if not len(hu):  # not before the first image has shown that its header doesn't make up its size
                 hu = np.empty((len(slices), *shape), np.int16)
-            hu[k] = pixels
+            if not np.may_share_memory(pixels, hu):
+                hu[k] = pixels
     across, down = np.reshape(first.orientation_lps, (2, 3))
     row_step = down / np.linalg.norm(down) * first.pixel_spacing_mm[0] * LPS_TO_RAS
     column_step = across / np.linalg.norm(across) * first.pixel_spacing_mm[1] * LPS_TO_RAS

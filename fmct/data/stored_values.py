@@ -103,7 +103,13 @@ def as_stored(value: int, bits_allocated: int, signed: bool) -> int:
     return value - (1 << bits) if signed and value >> (bits - 1) else value
 
 
-def to_hu(values: NDArray[Any], padding: NDArray[np.bool_] | None, slope: float, intercept: float) -> NDArray[np.int16]:
+def to_hu(
+    values: NDArray[Any],
+    padding: NDArray[np.bool_] | None,
+    slope: float,
+    intercept: float,
+    out: NDArray[np.int16] | None = None,
+) -> NDArray[np.int16]:
     """Apply slope and intercept.
 
     Args:
@@ -111,6 +117,7 @@ def to_hu(values: NDArray[Any], padding: NDArray[np.bool_] | None, slope: float,
         padding: (J, I) where nothing was measured.
         slope: HU per stored unit.
         intercept: HU of a stored 0.
+        out: (J, I) where they may be put, to spare a copy.
 
     Returns:
         (J, I) int16 HU, rounded, `PADDING_HU` where nothing was measured; values beyond int16 are limited.
@@ -129,7 +136,7 @@ def to_hu(values: NDArray[Any], padding: NDArray[np.bool_] | None, slope: float,
             low, high = int(values.min()) + int(intercept), int(values.max()) + int(intercept)
             if low > PADDING_HU and high <= HIGHEST_HU:  # fits, so that what overflows on the way comes back
                 shift = np.array(int(intercept) & 0xFFFF, np.uint16).view(np.int16)
-                return marked(values.view(np.int16) + shift, padding)
+                return marked(np.add(values.view(np.int16), shift, out=out), padding)
         scaled = measured.astype(np.int32 if values.dtype.itemsize < 4 else np.int64) + int(intercept)
     else:
         scaled = np.rint(measured * float(slope) + float(intercept))
