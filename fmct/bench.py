@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FLAGS_OF = {
     "index": {"series", "source", "turns"},
-    "preprocess": {"source", "turns"},
+    "preprocess": {"source", "turns", "phantoms"},
     "cache": {"scans", "turns"},
     "scale": {"seconds_per_scan", "mb_per_scan", "rows"},
 }
@@ -29,10 +29,10 @@ class Bench(Command):
     """Measure, in turns and against a baseline, so that the ratios hold on a noisy machine too.
 
     `index`: headers read per second on one core, by pydicom alone and by `fmct index`, first and second run; pixels
-    aren't looked at. `preprocess`: seconds and memory from file to volume, against the published chain in MONAI, on
-    phantoms of 5 and 1 mm and DICOM (against bare decoding), and on --source. `cache`: volumes read per second and
-    their bytes, against the published form. `scale`: what grows with the archive, on a manifest and a cache of 361,663
-    made-up scans; --seconds-per-scan and --mb-per-scan, as the others measured them, give hours and terabytes.
+    aren't looked at. `preprocess`: processor time and memory from file to volume on phantoms of 5 and 1 mm and on
+    --source, NIfTI against the published chain in MONAI, DICOM against bare decoding. `cache`: volumes read per second
+    and their bytes, against the published form. `scale`: what grows with the archive, on a manifest and a cache of
+    361,663 made-up scans; --seconds-per-scan and --mb-per-scan, as the others measured them, give hours and terabytes.
 
     Example: fmct bench preprocess --turns 5
     """
@@ -40,8 +40,10 @@ class Bench(Command):
     subject: CliPositionalArg[Literal["index", "preprocess", "cache", "scale"]] = Field(description="what to measure")
     series: int = Field(100, ge=1, description="index: how many synthetic series of 40 slices to write and read")
     source: Path | None = Field(
-        None, description="index: a folder of DICOM files to read instead; preprocess: a NIfTI file or DICOM series too"
+        None,
+        description="index: a folder of DICOM files to read instead; preprocess: scans, a file or a folder",
     )
+    phantoms: bool = Field(True, description="preprocess: measure phantoms, not --source alone")
     scans: int = Field(6, ge=1, description="cache: how many synthetic heads to read")
     seconds_per_scan: float = Field(0.1, gt=0, description="scale: core-seconds that preprocessing takes")
     mb_per_scan: float = Field(1.0, gt=0, description="scale: megabytes of a cached volume")
@@ -88,7 +90,7 @@ class Bench(Command):
                 case.timings,
                 [f"peak memory, {way}: {mb:,.0f} MB" for way, mb in case.peak_mb.items()],
             )
-            for case in measure_preprocessing(self.turns, self.source)
+            for case in measure_preprocessing(self.turns, self.source, self.phantoms)
         ]
 
     def _scale(self) -> None:
