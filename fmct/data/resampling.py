@@ -29,6 +29,8 @@ AIR_HU = -1024
 HIGHEST_HU = 3071
 NEGLIGIBLE_MM = 0.05
 PLANES_AT_ONCE = 16
+SPARE_FLOATS = 16
+"""At the end of rows that are read across: as many as 512 by themselves would all share a few lines of the cache."""
 OBLIQUE_POINTS = 1
 FEWEST_POINTS = 2
 """For the way by points: samples along an axis for each row, column or slice crossed there."""
@@ -109,7 +111,7 @@ def plane_average(
     plane: NDArray[np.int16], along_y: csr_array, along_x: csr_array, hu_range: HURange
 ) -> NDArray[np.float32]:
     """Return a slice's means over the voxels of a plane, (Y * X,) HU above air."""
-    columns_first = np.ascontiguousarray((along_y @ above_air(plane, hu_range)).T)
+    columns_first = np.ascontiguousarray((along_y @ above_air(plane, hu_range).astype(np.float32)).T)
     return np.ascontiguousarray((along_x @ columns_first).T).ravel()
 
 
@@ -117,9 +119,12 @@ def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange, options: O
     """Average along x within each slice, then along y and z together over parts of each voxel; HU above air."""
     hu, _, along_x = in_plane_bands(stack, grid, crop_rows=False)
     slices, rows, _ = hu.shape
-    averaged = np.empty((slices * rows, grid.shape_zyx[2]), np.float32)
+    averaged = np.empty((slices, rows, grid.shape_zyx[2]), np.float32)
+    columns_first = np.zeros((hu.shape[2], rows + SPARE_FLOATS), np.float32)
     for k in range(slices):
-        averaged[k * rows : (k + 1) * rows] = (along_x @ above_air(hu[k].T, hu_range)).T
+        columns_first[:, :rows] = above_air(hu[k], hu_range).T
+        averaged[k] = (along_x @ columns_first)[:, :rows].T
+    averaged = averaged.reshape(slices * rows, -1)
     means = TiltedMeans(stack, grid.spacing_mm, options.preview)
     y_mm, z_mm = grid.centers_mm(1), grid.centers_mm(2)
     for start in range(0, grid.shape_zyx[0], PLANES_AT_ONCE):
@@ -208,8 +213,8 @@ def sub_offsets(stack: SliceStack, grid: Grid, axis: int, points: int) -> Floats
     return ((np.arange(count) + 0.5) / count - 0.5) * grid.spacing_mm
 
 
-def above_air(plane: NDArray[np.int16], hu_range: HURange) -> NDArray[np.float32]:
+def above_air(plane: NDArray[np.int16], hu_range: HURange) -> NDArray[np.uint16]:
     """Return a slice clamped and counted from air, so that air is 0 and weights that sum to less than 1 add air."""
-    floats = np.ascontiguousarray(np.clip(plane, *hu_range)).astype(np.float32)
-    floats -= np.float32(hu_range[0])
-    return floats
+    above = np.clip(plane, *hu_range).view(np.uint16)
+    above -= np.uint16(hu_range[0] & 0xFFFF)  # what overflows on the way comes back
+    return above

@@ -62,7 +62,7 @@ class TiltedMeans:
         to_upper = to_upper.astype(np.float32)
         weights *= np.stack([(1 - to_upper) * share, to_upper * share])
         sources += (slices * self.rows).astype(np.int32)
-        entries, places = (np.ascontiguousarray(array.transpose(3, 2, 1, 0)).ravel() for array in (weights, sources))
+        entries, places = (np.ascontiguousarray(a.reshape(-1, len(y_mm)).T).ravel() for a in (weights, sources))
         ends = np.arange(len(y_mm) + 1, dtype=np.int32) * (len(entries) // max(len(y_mm), 1))
         return csr_array((entries, places, ends), shape=(len(y_mm), len(self.positions) * self.rows))
 
