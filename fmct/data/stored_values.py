@@ -78,14 +78,19 @@ def padding_mask(
     low, high = min(ends), max(ends)
     if np.isnan(low):
         return np.asarray(np.isnan(values))
-    mask: NDArray[np.bool_] = (values >= low) & (values <= high)
-    if whole is not values:
-        mask |= (whole >= low) & (whole <= high)
+    mask = between(values, low, high)
+    if not np.may_share_memory(whole, values):  # else there was nothing in the unused bits
+        mask |= between(whole, low, high)
     if max(low * slope + intercept, high * slope + intercept) < AIR_BELOW_HU or not mask.any():
         return mask
     labels, _ = ndimage.label(mask)
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return np.isin(labels, np.unique(border[border > 0]))
+
+
+def between(values: NDArray[Any], low: float, high: float) -> NDArray[np.bool_]:
+    """Return which values lie within two ends, which may be the same."""
+    return np.asarray(values == low if low == high else (values >= low) & (values <= high))
 
 
 def as_stored(value: int, bits_allocated: int, signed: bool) -> int:
@@ -146,5 +151,5 @@ def to_hu(
 def marked(hu: NDArray[np.int16], padding: NDArray[np.bool_] | None) -> NDArray[np.int16]:
     """Mark where nothing was measured, in place."""
     if padding is not None:
-        hu[padding] = PADDING_HU
+        np.copyto(hu, np.int16(PADDING_HU), where=padding)
     return hu
