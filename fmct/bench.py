@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FLAGS_OF = {
     "index": {"series", "source", "turns"},
-    "preprocess": {"source", "turns"},
+    "preprocess": {"source", "turns", "phantoms"},
     "cache": {"scans", "turns"},
     "views": {"scans", "turns"},
     "train": {"turns"},
@@ -30,13 +30,13 @@ class Bench(Command):
     """Measure, in turns and against a baseline, so that the ratios hold on a noisy machine too.
 
     `index`: headers read per second on one core, by pydicom alone and by `fmct index`, first and second run; pixels
-    aren't looked at. `preprocess`: seconds and memory from file to volume, against the published chain in MONAI, on
-    phantoms of 5 and 1 mm and DICOM (against bare decoding), and on --source. `cache`: volumes read per second and
-    their bytes, against the published form. `views`: crops made per second, against the published chain in MONAI, and
-    how much of them shows a head. `train`: a step of self-distillation and of masked image modelling, ViT-B, against
-    the published arithmetic, with FLOPs and memory; half an hour on two cores. `scale`: what grows with the archive, on
-    a manifest and a cache of 361,663 made-up scans; --seconds-per-scan and --mb-per-scan, as the others measured them,
-    give hours and terabytes.
+    aren't looked at. `preprocess`: processor time and memory from file to volume on phantoms of 5 and 1 mm and on
+    --source, NIfTI against the published chain in MONAI, DICOM against bare decoding. `cache`: volumes read per second
+    and their bytes, against the published form. `views`: crops made per second, against the published chain in MONAI,
+    and how much of them shows a head. `train`: a step of self-distillation and of masked image modelling, ViT-B,
+    against the published arithmetic, with FLOPs and memory; half an hour on two cores. `scale`: what grows with the
+    archive, on a manifest and a cache of 361,663 made-up scans; --seconds-per-scan and --mb-per-scan, as the others
+    measured them, give hours and terabytes.
 
     Example: fmct bench preprocess --turns 5
     """
@@ -46,8 +46,10 @@ class Bench(Command):
     )
     series: int = Field(100, ge=1, description="index: how many synthetic series of 40 slices to write and read")
     source: Path | None = Field(
-        None, description="index: a folder of DICOM files to read instead; preprocess: a NIfTI file or DICOM series too"
+        None,
+        description="index: a folder of DICOM files to read instead; preprocess: scans, a file or a folder",
     )
+    phantoms: bool = Field(True, description="preprocess: measure phantoms, not --source alone")
     scans: int = Field(6, ge=1, description="cache, views: how many synthetic heads to read")
     seconds_per_scan: float = Field(0.1, gt=0, description="scale: core-seconds that preprocessing takes")
     mb_per_scan: float = Field(1.0, gt=0, description="scale: megabytes of a cached volume")
@@ -100,7 +102,7 @@ class Bench(Command):
                 case.timings,
                 [f"peak memory, {way}: {mb:,.0f} MB" for way, mb in case.peak_mb.items()],
             )
-            for case in measure_preprocessing(self.turns, self.source)
+            for case in measure_preprocessing(self.turns, self.source, self.phantoms)
         ]
 
     def _scale(self) -> None:

@@ -106,7 +106,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Run everything with one thread, as processes beside this one: with another number, sums differ in the last bit."""
+    """Run all with one thread, as processes beside this one: with another number, sums differ in the last bit."""
     import torch
 
     before = torch.get_num_threads()

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fmct.benchmarks import preprocessing, published_chain
+from fmct.benchmarks import preprocessing, preprocessing_ways, published_chain
+from fmct.benchmarks.preprocessing_ways import DECODE, FMHCT, PUBLISHED, READ, scans_at, ways
 from fmct.benchmarks.timing import Timing
 from fmct.console.errors import UsageError
 from fmct.data.phantom.acquisition import scan
@@ -29,14 +30,16 @@ def small_series(folder: Path) -> Path:
 
 
 def test_a_series_is_measured_against_bare_decoding(tmp_path: Path) -> None:
-    series = small_series(tmp_path)
+    (series,) = scans_at(small_series(tmp_path))
     timings = preprocessing.time_ways(series, turns=2)
-    assert [timing.name for timing in timings] == [preprocessing.DECODE, preprocessing.FMHCT, preprocessing.ISOTROPIC]
+    assert [timing.name for timing in timings] == [*ways(series), preprocessing.AIM]
+    assert [timing.name for timing in timings][:2] == [DECODE, READ]
+    assert timings[-1].seconds == tuple(1.3 * seconds + 0.06 for seconds in timings[0].seconds)
     assert all(len(timing.seconds) == 2 and timing.fastest_s > 0 for timing in timings)
     case = preprocessing.Case("small", timings, {})
     assert case.ratio(timings[0]) == 1
-    assert case.ratio(timings[1]) < 1  # whoever makes a volume decodes too
-    peak_mb = preprocessing.in_fresh_process(partial(preprocessing.peak_mb, series, preprocessing.FMHCT))
+    assert case.ratio(timings[2]) < 1  # whoever makes a volume decodes too
+    peak_mb = preprocessing.in_fresh_process(partial(preprocessing.peak_mb, series, FMHCT))
     assert 50 < peak_mb < 800
 
 
@@ -44,12 +47,13 @@ def test_a_series_is_measured_against_bare_decoding(tmp_path: Path) -> None:
 def test_phantoms_and_a_scan_of_ones_own_are_measured(tmp_path: Path) -> None:
     source = small_series(tmp_path)
     cases = preprocessing.measure_preprocessing(turns=1, source=source)
-    expected = [preprocessing.THICK, preprocessing.THIN, preprocessing.THICK_DICOM, "series"]
+    dicom = [preprocessing.THICK_DICOM, preprocessing.THIN_DICOM]
+    expected = [preprocessing.THICK, preprocessing.THIN, *dicom, "series"]
     assert [case.name for case in cases] == expected
     for case in cases[:2]:
-        assert case.timings[0].name == preprocessing.PUBLISHED
+        assert case.timings[0].name == PUBLISHED
         assert case.ratio(case.timings[1]) > 3  # 10 and more where nothing else runs
-        assert case.peak_mb[preprocessing.FMHCT] < 800 < case.peak_mb[preprocessing.PUBLISHED]
+        assert case.peak_mb[FMHCT] < 800 < case.peak_mb[PUBLISHED]
 
 
 def test_what_cannot_be_measured_is_refused_first(tmp_path: Path) -> None:
@@ -73,11 +77,12 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_published_chain_has_one_thread_and_gives_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
+    source = preprocessing_ways.Source("scan", {"path": "scan.nii.gz"}, Path(), ())
     monkeypatch.setattr(published_chain, "published_input", lambda _: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert preprocessing.run_published(Path("scan.nii.gz")) == 1
+        assert preprocessing_ways.run_published(source) == 1
         assert (seen, torch.get_num_threads()) == ([1], 2)
     finally:
         torch.set_num_threads(before)

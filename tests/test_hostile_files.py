@@ -30,7 +30,7 @@ from pydicom.uid import (
 )
 from single_files import encapsulate_in, image, multi_frame, save, transcode, waves, write_slice
 
-from fmct.data import dicom_file, elements, gdcm_decoding
+from fmct.data import bounded_readers, elements, gdcm_decoding
 from fmct.data.dicom import read_headers, read_hu
 from fmct.data.gdcm_decoding import DecoderError, gdcm_pixels
 from fmct.data.nifti import load_nifti, open_nifti
@@ -134,7 +134,7 @@ def test_sequences_nested_deeply(tmp_path: Path, depth: int) -> None:
 @pytest.mark.parametrize("defined", [False, True])
 def test_sequences_of_countless_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defined: bool) -> None:
     """Empty items take 8 bytes each in the file and some hundred in memory."""
-    monkeypatch.setattr(dicom_file, "MOST_READS", 20_000)
+    monkeypatch.setattr(bounded_readers, "MOST_READS", 20_000)
     monkeypatch.setattr(elements, "MOST_ITEMS", 20_000)
     path = save(multi_frame(np.zeros((2, 8, 8), np.int16), np.zeros((2, 3))), tmp_path / "a")
     assert len(read_headers(path)) == 2

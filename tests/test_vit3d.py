@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from fmct.console.errors import UsageError
 from fmct.losses.reconstruction import patchify, reconstruction_loss
-from fmct.models.blocks import drop_path
+from fmct.models.blocks import drop_path, plain_attention
 from fmct.models.decoder import DecoderConfig
 from fmct.models.masking import draw_noise, random_keep
 from fmct.models.positions import interpolate_positions, patch_grid, sincos_positions
@@ -312,3 +312,26 @@ def test_hidden_patches_carry_the_mask_token_and_nothing_of_themselves() -> None
     tokens.sum().backward()
     assert token.grad is not None
     assert token.grad.abs().sum() > 0
+
+
+def test_attention_on_a_cpu_in_bfloat16_is_attention() -> None:
+    torch.manual_seed(0)
+    model = ViT3DConfig(width=24, depth=2, heads=2, patch_voxels=4, registers=1).build(1, 8)
+    x = torch.rand(2, 1, 8, 8, 8)
+    absent = torch.nn.functional.one_hot(torch.tensor([3, 0]), 8).bool()
+    for options in ({}, {"absent_BK": absent}):
+        exact = model(x, **options)
+        model.zero_grad()
+        exact.square().sum().backward()
+        gradient = model.blocks[0].attention.qkv.weight.grad.clone()
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model(x, **options)
+        rounded.float().square().sum().backward()
+        torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.05)
+        difference = (model.blocks[0].attention.qkv.weight.grad - gradient).norm() / gradient.norm()
+        assert difference < 0.1
+    query, key, value = torch.randn(3, 2, 4, 7, 5).unbind(0)
+    mask = torch.rand(2, 1, 1, 7) > 0.3
+    fused = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(plain_attention(query, key, value, mask), fused)

@@ -1,14 +1,16 @@
 """How fast scans are preprocessed, against the published chain as MONAI runs it and against bare decoding.
 
-From files to a volume in memory, rules included, on one core: a process of its own measures all ways in turns, with one
-thread each and with `MALLOC` in its environment, and each way runs once more in a fresh process to see its memory.
+From files to a volume in memory, finding and rules included, on one core: a process of its own measures all ways in
+turns, in processor time, with one thread each and with `MALLOC` in its environment, and each way runs once more in a
+fresh process to see its memory.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,22 +20,24 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from fmct.benchmarks.fresh_process import in_fresh_process, own_peak_mb
+from fmct.benchmarks.preprocessing_ways import Source, run_preset, scans_at, ways
 from fmct.benchmarks.timing import Timing, time_in_turns
 from fmct.console.errors import UsageError
-from fmct.data.nifti import is_nifti
 from fmct.data.phantom.acquisition import scan
 from fmct.data.phantom.head import HeadParameters, Pose
 from fmct.data.phantom.scanner import SCANNERS, Overrides
 from fmct.data.phantom.writer import Identity, write_dicom, write_nifti
-from fmct.data.presets import AnySettings, FmhctSettings, IsotropicSettings
+from fmct.data.presets import IsotropicSettings
+from fmct.data.rejection import ScanError
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 """glibc then keeps memory that was freed instead of asking for it, and having it zeroed, for every large array."""
-PUBLISHED, DECODE = "published chain (MONAI)", "bare decode (pydicom)"
-FMHCT, ISOTROPIC = "fmct, preset fmhct", "fmct, preset isotropic"
+DECODING_TIMES, BEYOND_DECODING_S = 1.3, 0.06
+AIM = "1.3 x bare decode + 60 ms"
+"""What `isotropic` may take of a DICOM series."""
 SCANNED_MM = 160.0
 THICK, THIN = "NIfTI 512x512x32, 5 mm", "NIfTI 512x512x160, 1 mm"
-THICK_DICOM = "DICOM 512x512x32, 5 mm"
+THICK_DICOM, THIN_DICOM = "DICOM 512x512x32, 5 mm", "DICOM 512x512x160, 1 mm"
 
 
 @dataclass(frozen=True)
@@ -55,30 +59,56 @@ class Case:
         return self.timings[0].median_s / timing.median_s
 
 
-def measure_preprocessing(turns: int, source: Path | None = None) -> list[Case]:
-    """Time the ways of preprocessing a thick and a thin NIfTI phantom and a DICOM phantom, and one's own scan.
+def measure_preprocessing(turns: int, source: Path | None = None, phantoms: bool = True) -> list[Case]:
+    """Time the ways of preprocessing thick and thin phantoms as NIfTI and DICOM, and one's own scans.
 
     Args:
         turns: how often each way is timed, in turns; an untimed one goes first.
-        source: a NIfTI file, or a folder that holds one DICOM series, to measure too.
+        source: a NIfTI file, or a folder of scans, to measure too.
+        phantoms: whether to measure the phantoms.
 
     Raises:
-        UsageError: when the source isn't there.
-        ScanError: when the source is refused.
+        UsageError: when the source isn't there or holds no scan.
+        ScanError: when all its scans are refused, for the first of them.
     """
-    if source is not None and not source.exists():
-        raise UsageError("there is no such scan", source, "name a NIfTI file or a folder with one DICOM series")
-    if source is not None:
-        run_preset(source.resolve(), FmhctSettings())  # to be refused here, before anything is measured
+    sources = [] if source is None else measurable(source)
     with tempfile.TemporaryDirectory() as temporary, tuned_malloc():
-        scans = write_phantoms(Path(temporary)) | ({source.name: source.resolve()} if source else {})
-        return [measured(name, path, turns) for name, path in scans.items()]
+        if phantoms:
+            made = write_phantoms(Path(temporary))
+            sources = [one for name, path in made.items() for one in scans_at(path, name)] + sources
+        return [measured(one, turns) for one in sources]
+
+
+def measurable(path: Path) -> list[Source]:
+    """Return the scans at a path that a volume can be made of: they are tried, to be refused before anything else.
+
+    Raises:
+        UsageError: when there is none.
+        ScanError: when all are refused, for the first of them.
+    """
+    if not path.exists():
+        raise UsageError("there is no such scan", path, "name a NIfTI file or a folder of scans")
+    refused: list[ScanError] = []
+    fine = []
+    for one in scans_at(path.resolve()):
+        try:
+            run_preset(one, IsotropicSettings())
+        except ScanError as error:
+            refused.append(error)
+        else:
+            fine.append(one)
+    if not fine:
+        raise refused[0] if refused else UsageError("there is no usable scan", path, "see what `fmct index` says of it")
+    return fine
 
 
 def write_phantoms(folder: Path, only: str | None = None) -> dict[str, Path]:
     """Write the scans to measure on, or only one of the NIfTI files; return them by name."""
-    paths = {THICK: folder / "thick.nii.gz", THIN: folder / "thin.nii.gz", THICK_DICOM: folder / "thick"}
-    for name, slice_mm in ((THICK, 5.0), (THIN, 1.0)):
+    paths = {
+        THICK: folder / "thick.nii.gz", THIN: folder / "thin.nii.gz",
+        THICK_DICOM: folder / "thick", THIN_DICOM: folder / "thin",
+    }  # fmt: skip
+    for name, dicom, slice_mm in ((THICK, THICK_DICOM, 5.0), (THIN, THIN_DICOM, 1.0)):
         if only not in {None, name}:
             continue
         pose = Pose()
@@ -92,8 +122,8 @@ def write_phantoms(folder: Path, only: str | None = None) -> dict[str, Path]:
             even=True,
         )
         write_nifti(made, paths[name])
-        if name == THICK and only is None:
-            write_dicom(made, paths[THICK_DICOM], Identity(patient_id="B1", age_years=60, sex="F", study="bench"))
+        if only is None:
+            write_dicom(made, paths[dicom], Identity(patient_id="B1", age_years=60, sex="F", study="bench"))
     return paths
 
 
@@ -109,70 +139,28 @@ def tuned_malloc() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def measured(name: str, path: Path, turns: int) -> Case:
+def measured(source: Source, turns: int) -> Case:
     """Measure one scan in processes of their own."""
-    names = list(ways(path))
-    timings = in_fresh_process(partial(time_ways, path, turns))
-    peaks = {way: in_fresh_process(partial(peak_mb, path, way)) for way in names}
-    return Case(name, timings, peaks)
+    timings = in_fresh_process(partial(time_ways, source, turns))
+    peaks = {way: in_fresh_process(partial(peak_mb, source, way)) for way in ways(source)}
+    return Case(source.name, timings, peaks)
 
 
-def ways(path: Path) -> dict[str, Callable[[], int]]:
-    """Return the ways that a scan can be preprocessed, the one to compare with first."""
-    ours = {
-        FMHCT: partial(run_preset, path, FmhctSettings()),
-        ISOTROPIC: partial(run_preset, path, IsotropicSettings()),
-    }
-    if is_nifti(path):
-        return {PUBLISHED: partial(run_published, path), **ours}
-    return {DECODE: partial(decode, path), **ours}
-
-
-def time_ways(path: Path, turns: int) -> list[Timing]:
-    """Time all ways in turns, after an untimed one."""
+def time_ways(source: Source, turns: int) -> list[Timing]:
+    """Time all ways in turns, after an untimed one; of DICOM, also say what `isotropic` may take."""
     with threadpool_limits(1):
-        every = ways(path)
+        every = ways(source)
         for way in every.values():
             way()
-        return time_in_turns(every, turns)
+        timings = time_in_turns(every, turns, clock=time.process_time)
+    if source.files:
+        allowed = tuple(DECODING_TIMES * seconds + BEYOND_DECODING_S for seconds in timings[0].seconds)
+        timings.append(Timing(AIM, allowed, 1))
+    return timings
 
 
-def peak_mb(path: Path, way: str) -> float:
+def peak_mb(source: Source, way: str) -> float:
     """Go one way, and return the most memory that this process ever held."""
     with threadpool_limits(1):
-        ways(path)[way]()
+        ways(source)[way]()
     return own_peak_mb()
-
-
-def run_published(path: Path) -> int:
-    """Run the published chain."""
-    import torch
-
-    from fmct.benchmarks.published_chain import published_input
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        published_input(path)
-    finally:
-        torch.set_num_threads(threads)
-    return 1
-
-
-def run_preset(path: Path, settings: AnySettings) -> int:
-    """Read a scan as `fmct preprocess` does, and make its volume."""
-    from fmct.data.cache_building import Row, load_row
-    from fmct.data.volume_making import make_volume
-
-    row: Row = {"scan_id": path.name, "path": path.name, "format": "nifti" if is_nifti(path) else "dicom"}
-    make_volume(load_row(row, path.parent, {}), settings, path.name)
-    return 1
-
-
-def decode(folder: Path) -> int:
-    """Decode the pixels of all files of a folder, and nothing else."""
-    import pydicom
-
-    for file in sorted(folder.iterdir()):
-        pydicom.dcmread(file).pixel_array  # noqa: B018 - reading it decodes
-    return 1

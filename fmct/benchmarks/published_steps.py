@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmct.losses.reconstruction import patchify
+from fmct.models.blocks import Attention, plain_attention
 from fmct.models.decoder import DecoderConfig
 from fmct.models.heads import DINOHeadConfig
 from fmct.models.masking import draw_noise, random_keep
-from fmct.models.vit3d import Attention, ViT3DConfig
+from fmct.models.vit3d import ViT3DConfig
 
 CROPS, GLOBAL_CROPS = 4, 2
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, CENTER_MOMENTUM, EMA_MOMENTUM = 0.1, 0.04, 0.9, 0.994
@@ -29,14 +30,9 @@ DECODER = DecoderConfig(depth=8, width=768, heads=16)
 class PlainAttention(Attention):
     """Attention that writes its weights to memory."""
 
-    def forward(self, x_BND: Tensor, attended_BN: Tensor | None = None) -> Tensor:
-        """Let every token attend to every token of its scan, (B, N, D) to (B, N, D)."""
-        batch, tokens, width = x_BND.shape
-        qkv = self.qkv(x_BND).reshape(batch, tokens, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        weights = (query @ key.mT * (width // self.heads) ** -0.5).softmax(-1)
-        projected: Tensor = self.proj((weights @ value).transpose(1, 2).reshape(batch, tokens, width))
-        return projected
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend in two products and a softmax."""
+        return plain_attention(query, key, value, mask)
 
 
 def with_plain_attention(module: nn.Module) -> nn.Module:

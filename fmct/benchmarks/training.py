@@ -31,6 +31,7 @@ from fmct.benchmarks.timing import Timing
 from fmct.callbacks.step_flops import StepFlops
 from fmct.data.sharding import Draw
 from fmct.experiment.optim import OptimizerConfig
+from fmct.experiment.trainer import TrainerConfig
 from fmct.fit import quiet_lightning
 from fmct.models.decoder import DecoderConfig
 from fmct.models.heads import DINOHeadConfig
@@ -191,7 +192,9 @@ def take_steps(way: Way, size: Size, clock: Clock) -> None:
         take_published_steps(way, size, clock)
         return
     input_config = InputConfig(voxels=size.voxels)
-    setting = Setting(input_config, OptimizerConfig(lr=1e-4, weight_decay_end=0.4), 0, {"trainer": {"max_steps": None}})
+    optimizer = OptimizerConfig(lr=1e-4, weight_decay_end=0.4)
+    record = {"trainer": TrainerConfig(max_epochs=1).model_dump(mode="json")}
+    setting = Setting(input_config, optimizer, 0, record)
     task: Task = way.task.build(size.backbone.build(input_config.channels, size.voxels), setting)
     quiet_lightning()
     trainer = L.Trainer(

@@ -108,19 +108,20 @@ def stamp_of(path: Path | str) -> Stamp:
 
 @dataclass(frozen=True)
 class HeaderJob:
-    """Files whose headers one process reads."""
+    """Files whose headers one process reads; with `pixels`, they keep how to decode what they are headers of."""
 
     files: Sequence[tuple[Path, Stamp]]
     key: bytes
+    pixels: bool = False
 
     def run(self) -> list[tuple[Path, Stamp, Seen]]:
         """Read them."""
-        seen = ((path, stamp, look_at(path, self.key)) for path, stamp in self.files)
+        seen = ((path, stamp, look_at(path, self.key, self.pixels)) for path, stamp in self.files)
         return [(path, UNSETTLED if is_passing(what) else stamp, what) for path, stamp, what in seen]
 
     def singly(self) -> list[HeaderJob]:
         """Return a job for each file."""
-        return [HeaderJob([file], self.key) for file in self.files]
+        return [HeaderJob([file], self.key, self.pixels) for file in self.files]
 
     def failed(self, error: BaseException) -> list[tuple[Path, Stamp, Seen]]:
         """Return the outcome of a file that killed its process."""
@@ -128,7 +129,7 @@ class HeaderJob:
         return [(path, UNSETTLED, Reject(str(path), RejectCode.FAILED, detail)) for path, _ in self.files]
 
 
-def look_at(path: Path, key: bytes) -> Seen:
+def look_at(path: Path, key: bytes, pixels: bool = False) -> Seen:
     """Return what a file is: its slices' headers, a NIfTI scan, a reject, or a word for what is passed over."""
     try:
         if path.stat().st_size == 0:
@@ -138,7 +139,7 @@ def look_at(path: Path, key: bytes) -> Seen:
         prefixed = has_prefix(path)
         if prefixed is None:
             return not_dicom(path)
-        headers = read_headers(path, prefixed, key)
+        headers = read_headers(path, prefixed, key, pixels)
         if any(breaks_off(header) for header in headers):
             return Reject(str(path), RejectCode.UNREADABLE, "the header breaks off before it says what the image is")
         return headers or ("index objects" if prefixed else not_dicom(path))

@@ -1,7 +1,7 @@
-"""Masks of voxels, 64 to a machine word, so that growing and thinning them costs next to nothing.
+"""Masks of voxels, 64 to a machine word (see `bit_words`), so that growing and thinning them costs next to nothing.
 
 A head at 2 mm is 2 million voxels, which is a quarter of a megabyte here: it stays in the cache of a core, and one
-step in all directions takes a sixth of a millisecond (32 times less than `scipy.ndimage.binary_dilation`).
+step in all directions takes a tenth of a millisecond (50 times less than `scipy.ndimage.binary_dilation`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fmct.data.bit_words import (
+    BITS,
+    ONE,
+    Bools,
+    Words,
+    from_bools,
+    from_octets,
+    to_bools,
+    to_cross,
+    to_cube,
+    whole_grid,
+    words_for,
+)
 from fmct.data.grid import Grid
 
-BITS = 64
-Words = NDArray[np.uint64]
-Bools = NDArray[np.bool_]
 STEPS_BETWEEN_LOOKS = 4
 """Whether there is anything left to grow into is asked after so many steps, the last of which goes all ways."""
-ONE, LAST = np.uint64(1), np.uint64(BITS - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +36,8 @@ class BitMask:
     """A mask on a grid.
 
     Attributes:
-        words: (Z, Y, W) 64 voxels along x each, the first in the lowest bit; bits beyond the grid are 0.
+        words: (Z, Y + 1, X // 64 + 1) contiguous: 64 voxels along x each, the first in the lowest bit; bits beyond the
+            grid, of which each row has one at least, and the last row of each plane are 0.
         columns: X, how many voxels there are along x.
     """
 
@@ -37,20 +47,70 @@ class BitMask:
     @classmethod
     def of(cls, mask: Bools) -> BitMask:
         """Pack a mask (Z, Y, X)."""
-        octets = np.zeros((*mask.shape[:2], -(-mask.shape[2] // BITS) * BITS // 8), np.uint8)
         packed = np.packbits(mask, axis=-1, bitorder="little")
-        octets[..., : packed.shape[-1]] = packed
-        return cls(octets.view("<u8").astype(np.uint64, copy=False), mask.shape[2])
+        octets = np.zeros((len(mask), mask.shape[1] + 1, words_for(mask.shape[2]) * BITS // 8), np.uint8)
+        octets[:, :-1, : packed.shape[-1]] = packed
+        return cls(from_octets(octets), mask.shape[2])
+
+    @classmethod
+    def exceeding(cls, values: NDArray[np.int16], threshold: int) -> BitMask:
+        """Return where values (Z, Y, X) are greater than a threshold."""
+        planes, rows, columns = values.shape
+        mask = np.zeros((planes, rows + 1, words_for(columns) * BITS), np.bool_)
+        np.greater(values, threshold, out=mask[:, :-1, :columns])
+        return cls(from_bools(mask), columns)
+
+    @classmethod
+    def box(cls, planes: Bools, rows: Bools, columns: Bools) -> BitMask:
+        """Return the voxels of which plane (Z,), row (Y,) and column (X,) are all chosen."""
+        line = cls.of(columns[None, None]).words[0, 0]
+        chosen = np.logical_and.outer(planes, np.append(rows, False))
+        return cls(np.where(chosen[..., None], line, np.uint64(0)), len(columns))
+
+    @classmethod
+    def doubled(cls, mask: Bools, shape_zyx: tuple[int, int, int]) -> BitMask:
+        """Return a mask on a grid of half the size, every voxel of it taken twice along each axis.
+
+        Args:
+            mask: (Z / 2, Y / 2, X / 2), rounded up.
+            shape_zyx: of the grid of the whole size.
+        """
+        planes, rows, columns = shape_zyx
+        wide = cls.of(mask.repeat(2, axis=2)[..., :columns]).words
+        words = np.zeros((planes, rows + 1, wide.shape[2]), np.uint64)
+        for odd in (0, 1):
+            words[:, odd:-1:2] = wide[:, : (rows + 1 - odd) // 2].repeat(2, axis=0)[:planes]
+        return cls(words, columns)
 
     def unpacked(self) -> Bools:
-        """Return the mask as booleans (Z, Y, X)."""
-        octets = np.ascontiguousarray(self.words.astype("<u8", copy=False)).view(np.uint8)
-        return np.unpackbits(octets, axis=-1, count=self.columns, bitorder="little").view(np.bool_)
+        """Return the mask as booleans (Z, Y, X), a part of a larger array."""
+        return to_bools(self.words)[:, :-1, : self.columns]
+
+    def halved(self) -> Bools:
+        """Return on a grid of half the size (rounded up) where any of the mask is, as booleans."""
+        words = self.words[::2].copy()
+        words[: len(self.words) // 2] |= self.words[1::2]
+        rows = self.shape_zyx[1]
+        words[:, 0 : rows - 1 : 2] |= words[:, 1:rows:2]
+        words |= words >> ONE
+        return to_bools(np.ascontiguousarray(words[:, 0:rows:2]))[..., : self.columns : 2]
+
+    def every_other(self) -> Bools:
+        """Return every other voxel along each axis as booleans, the first among them."""
+        return to_bools(np.ascontiguousarray(self.words[::2, :-1:2]))[..., : self.columns : 2]
+
+    def occupied(self) -> tuple[Bools, Bools, Bools]:
+        """Return which planes (Z,), rows (Y,) and columns (X,) have any of the mask."""
+        rows = np.bitwise_or.reduce(self.words, axis=0)
+        of_planes, of_rows = (
+            np.asarray(words.any(axis=1)) for words in (self.words.reshape(len(self.words), -1), rows[:-1])
+        )
+        return of_planes, of_rows, to_bools(np.bitwise_or.reduce(rows, axis=0))[: self.columns]
 
     @property
     def shape_zyx(self) -> tuple[int, int, int]:
         """Number of voxels."""
-        return self.words.shape[0], self.words.shape[1], self.columns
+        return self.words.shape[0], self.words.shape[1] - 1, self.columns
 
     def __and__(self, other: BitMask) -> BitMask:
         """Return what is in both."""
@@ -66,7 +126,7 @@ class BitMask:
 
     def __invert__(self) -> BitMask:
         """Return all of the grid that isn't in the mask."""
-        return BitMask(within_grid(~self.words, self.columns), self.columns)
+        return BitMask(~self.words & whole_grid(self.words.shape, self.columns), self.columns)
 
     def count(self) -> int:
         """Return how many voxels are in the mask."""
@@ -78,13 +138,14 @@ class BitMask:
         Steps across faces and steps to all 26 neighbors take turns, faces first: that is close to a ball.
         """
         words, near, spare = self.words.copy(), np.empty_like(self.words), np.empty_like(self.words)
+        limit = whole_grid(self.words.shape, self.columns) if within is None else within.words
         for step in range(steps):
             (to_cube if step % 2 else to_cross)(words, near, spare)
-            if within is not None:
-                near &= within.words
-                if step % STEPS_BETWEEN_LOOKS == STEPS_BETWEEN_LOOKS - 1 and np.array_equal(words, near):
-                    break
-            words, near = within_grid(near, self.columns), words
+            near &= limit
+            looks = within is not None and step % STEPS_BETWEEN_LOOKS == STEPS_BETWEEN_LOOKS - 1
+            if looks and np.array_equal(words, near):
+                break
+            words, near = near, words
         return BitMask(words, self.columns)
 
     def thinned(self, steps: int) -> BitMask:
@@ -124,55 +185,26 @@ def moved(masks: Sequence[BitMask], grid: Grid, to: Grid) -> list[BitMask]:
         grid: of the masks.
         to: the other grid.
     """
-    together = np.zeros(tuple(count + 2 for count in grid.shape_zyx), np.uint8)
-    for number, mask in enumerate(masks):
-        together[1:-1, 1:-1, 1:-1] |= mask.unpacked().view(np.uint8) << np.uint8(number)
     z, y, x = (
-        np.clip(np.rint((to.centers_mm(axis) - grid.first_ras_mm[axis]) / grid.spacing_mm), -1, count).astype(int) + 1
+        np.clip(np.rint((to.centers_mm(axis) - grid.first_ras_mm[axis]) / grid.spacing_mm), -1, count).astype(int)
         for axis, count in zip((2, 1, 0), grid.shape_zyx, strict=True)
     )
-    sideways = together.take(x, axis=2)
-    picked = [BitMask.of((sideways & np.uint8(1 << number)).view(np.bool_)) for number in range(len(masks))]
-    return [BitMask(mask.words.take(z, axis=0).take(y, axis=1), len(x)) for mask in picked]
-
-
-def within_grid(words: Words, columns: int) -> Words:
-    """Clear the bits beyond the grid, in place."""
-    used = columns % BITS
-    if used:
-        words[..., -1] &= (ONE << np.uint64(used)) - ONE
-    return words
-
-
-def sideways(words: Words, out: Words, spare: Words) -> None:
-    """Write the mask and its neighbors along x. Here and below, memory is given: taking it anew would cost more."""
-    np.left_shift(words, ONE, out=spare)
-    np.bitwise_or(words, spare, out=out)
-    np.right_shift(words, ONE, out=spare)
-    out |= spare
-    if words.shape[-1] > 1:
-        out[..., 1:] |= words[..., :-1] >> LAST
-        out[..., :-1] |= words[..., 1:] << LAST
-
-
-def to_cross(words: Words, out: Words, spare: Words) -> None:
-    """Write the mask and its six neighbors across faces."""
-    sideways(words, out, spare)
-    out[1:] |= words[:-1]
-    out[:-1] |= words[1:]
-    out[:, 1:] |= words[:, :-1]
-    out[:, :-1] |= words[:, 1:]
-
-
-def to_cube(words: Words, out: Words, spare: Words) -> None:
-    """Write the mask and all 26 neighbors, one axis after the other."""
-    sideways(words, out, spare)
-    np.copyto(spare, out)
-    spare[:, 1:] |= out[:, :-1]
-    spare[:, :-1] |= out[:, 1:]
-    np.copyto(out, spare)
-    out[1:] |= spare[:-1]
-    out[:-1] |= spare[1:]
+    planes, rows, columns = grid.shape_zyx
+    y, x = np.where(y < 0, rows, y), np.where(x < 0, columns, x)  # of the spare ones, where nothing is
+    y = np.append(y, rows)
+    wide = np.full(words_for(len(x)) * BITS, columns)
+    wide[: len(x)] = x
+    together = to_bools(masks[0].words).view(np.uint8)
+    for number, mask in enumerate(masks[1:], start=1):
+        together |= to_bools(mask.words).view(np.uint8) << np.uint8(number)
+    sideways = together.take(wide, axis=2)
+    outside = (z < 0) | (z == planes)
+    picked = []
+    for number in range(len(masks)):
+        words = from_bools(sideways & np.uint8(1 << number)).take(np.where(outside, 0, z), axis=0).take(y, axis=1)
+        words[outside] = 0
+        picked.append(BitMask(words, len(x)))
+    return picked
 
 
 def powers_up_to(length: int) -> list[int]:

@@ -150,7 +150,7 @@ def load_row(row: Row, root: Path, found: dict[Path, list[Scan]]) -> SliceStack:
         if row["format"] == "nifti":
             return load_nifti(path)
         if path not in found:
-            seen = looked_at([path], UNSHARED_KEY, workers=0, root=root.resolve())
+            seen = looked_at([path], UNSHARED_KEY, workers=0, root=root.resolve(), pixels=True)
             found[path] = judged_scans(signalling(seen), rules_of(row))[0]
         scan = matching_scan(found[path], row, path)
         check_complete(scan, row)

@@ -2,7 +2,7 @@
 
 pydicom parses and decodes; what the values mean is decided here and in the modules beside this: `dicom_file` (parsing
 within bounds), `elements` (values), `slice_header`, `encodings` (what is refused by the header), `enhanced` (files of
-many frames), `frames` (decoding), `stored_values` (HU).
+many frames), `frames` (decoding), `stored_values` and `hu_decoding` (HU).
 
 Nothing that identifies a patient leaves this file: identifiers are hashed as they are read, and values that pydicom
 complains about aren't shown, for such warnings quote the header.
@@ -12,24 +12,25 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from fmct.data.dicom_file import DicomFile, TooMuchError, open_dicom, quiet_pydicom
-from fmct.data.elements import integer, tag_of, text
-from fmct.data.encodings import PixelLayout, pixel_layout, syntax_name
+from fmct.data.elements import integer, text
+from fmct.data.encodings import pixel_layout, syntax_name
 from fmct.data.enhanced import FunctionalGroups, frame_headers, rescale
-from fmct.data.frames import stored_frame
+from fmct.data.header_scan import Wanted
+from fmct.data.hu_decoding import decoded, decoded_from, padding_ends, source_of
 from fmct.data.rejection import RejectCode, ScanError
 from fmct.data.slice_header import SliceError as SliceError
 from fmct.data.slice_header import SliceHeader as SliceHeader
 from fmct.data.slice_header import header_from
-from fmct.data.stored_values import NoHUError, as_stored, padding_mask, to_hu
+from fmct.data.stored_values import NoHUError
 
 INDEX_OBJECT_UID = "1.2.840.10008.1.3.10"
 SECONDARY_CAPTURE_UID = "1.2.840.10008.5.1.4.1.1.7"
@@ -47,10 +48,7 @@ HEADER_KEYWORDS = [
     "ConvolutionKernel", "KVP", "ContrastBolusAgent", "ContrastBolusAgentSequence", "StudyDescription",
     "SeriesDescription", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID",
 ]  # fmt: skip
-PIXEL_TAGS: list[BaseTag | int] = [int(tag_of(keyword)) for keyword in PIXEL_KEYWORDS]
-HEADER_TAGS: list[BaseTag | int] = [int(tag_of(keyword)) for keyword in HEADER_KEYWORDS]
-MISSING = 1 << 40
-"""No 16-bit value."""
+PIXEL_ELEMENTS, HEADER_ELEMENTS = Wanted.of(PIXEL_KEYWORDS), Wanted.of(HEADER_KEYWORDS)
 UNSHARED_KEY = secrets.token_bytes(32)
 
 
@@ -66,7 +64,9 @@ def has_prefix(path: Path) -> bool | None:
     return False if len(start) == 132 and start[:2] in {b"\x02\0", b"\x08\0"} and start[3] == 0 else None
 
 
-def read_headers(path: Path, prefixed: bool = True, key: bytes = UNSHARED_KEY) -> list[SliceHeader]:
+def read_headers(
+    path: Path, prefixed: bool = True, key: bytes = UNSHARED_KEY, pixels: bool = False
+) -> list[SliceHeader]:
     """Read the headers of the slices in a file that looks like DICOM, without reading pixels.
 
     What could be a CT slice is also checked for what would keep its pixels from being read (see `pixel_layout`).
@@ -75,6 +75,7 @@ def read_headers(path: Path, prefixed: bool = True, key: bytes = UNSHARED_KEY) -
         path: the file.
         prefixed: whether it has the DICM prefix; without, what can't be parsed is taken for no DICOM file at all.
         key: the secret of the hashes; without it, identifiers hold within this process only.
+        pixels: whether to keep how to decode them, for reading them soon after.
 
     Returns:
         One header for each slice: several for a multi-frame file whose frames have places; none for an object that is
@@ -86,8 +87,8 @@ def read_headers(path: Path, prefixed: bool = True, key: bytes = UNSHARED_KEY) -
             where that can be read, for its series lacks a slice then.
     """
     try:
-        with quiet_pydicom(), open_dicom(path, HEADER_TAGS) as file:
-            return headers_in(file, path, prefixed, key)
+        with quiet_pydicom(), open_dicom(path, HEADER_ELEMENTS) as file:
+            return headers_in(file, path, prefixed, key, pixels)
     except ScanError:
         raise
     except TooMuchError as error:
@@ -100,8 +101,8 @@ def read_headers(path: Path, prefixed: bool = True, key: bytes = UNSHARED_KEY) -
         raise ScanError(RejectCode.UNREADABLE, path, f"header can't be parsed ({type(error).__name__})") from error
 
 
-def headers_in(file: DicomFile, path: Path, prefixed: bool, key: bytes) -> list[SliceHeader]:
-    """Return the headers of a parsed file.
+def headers_in(file: DicomFile, path: Path, prefixed: bool, key: bytes, pixels: bool) -> list[SliceHeader]:
+    """Return the headers of a parsed file; arguments as of `read_headers`.
 
     Raises:
         ScanError: as `read_headers` does.
@@ -123,7 +124,7 @@ def headers_in(file: DicomFile, path: Path, prefixed: bool, key: bytes) -> list[
     except ScanError as error:
         raise SliceError(error.code, error.detail, header) from error
     if layout.frames == 1 and header.sop_class not in ENHANCED_CT:
-        return [header]
+        return [replace(header, pixels=source_of(file, layout)) if pixels else header]
     try:
         return frame_headers(header, dataset, layout.frames, text(dataset, "SOPInstanceUID"))
     except ValueError as error:
@@ -157,6 +158,25 @@ def read_hu(path: Path, frame: int = 0) -> NDArray[np.int16]:
     return next(read_frames_hu(path, [frame]))
 
 
+def read_slice_hu(header: SliceHeader, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
+    """Decode the pixels of a slice whose header is known, as `read_hu`; the header isn't read again if it needn't be.
+
+    Args:
+        header: the slice's.
+        out: where the HU may be put, to spare a copy; they need not be, so what is returned counts.
+
+    Raises:
+        ScanError: as `read_hu` does.
+    """
+    source = header.pixels
+    if source is not None:
+        with telling_errors(header.path, source.syntax):
+            hu = decoded_from(source, header.path, out)
+        if hu is not None:
+            return hu
+    return read_hu(header.path, header.frame)
+
+
 def read_frames_hu(path: Path, frames: Sequence[int]) -> Iterator[NDArray[np.int16]]:
     """Decode several slices of one file, which is opened and parsed once.
 
@@ -170,23 +190,28 @@ def read_frames_hu(path: Path, frames: Sequence[int]) -> Iterator[NDArray[np.int
     Raises:
         ScanError: as `read_hu` does.
     """
-    syntax = "unknown transfer syntax"
-    try:
-        with open_dicom(path, PIXEL_TAGS) as file:
+    with telling_errors(path), open_dicom(path, PIXEL_ELEMENTS) as file, telling_errors(path, file.syntax):
+        with quiet_pydicom():
+            if integer(file.dataset, "SamplesPerPixel", 1) != 1:
+                raise ScanError(RejectCode.SECONDARY, path, "several samples per pixel: values are colors")
+            layout = pixel_layout(file, path)
+            groups = FunctionalGroups(file.dataset)
+            padding = padding_ends(file, layout)
+        for frame in frames:
             with quiet_pydicom():
-                syntax = syntax_name(file.syntax)
-                if integer(file.dataset, "SamplesPerPixel", 1) != 1:
-                    raise ScanError(RejectCode.SECONDARY, path, "several samples per pixel: values are colors")
-                layout = pixel_layout(file, path)
-                groups = FunctionalGroups(file.dataset)
-                ends = padding_ends(file, layout)
-            for frame in frames:
-                with quiet_pydicom():
-                    slope, intercept = rescale(file.dataset, groups, frame)
-                    values, whole = stored_frame(file, layout, path, frame)
-                    padding = padding_mask(values, whole, ends, slope, intercept) if ends else None
-                    hu = to_hu(values, padding, slope, intercept)
-                yield hu
+                hu = decoded(file, layout, path, frame, padding, *rescale(file.dataset, groups, frame))
+            yield hu
+
+
+@contextmanager
+def telling_errors(path: Path, syntax: str | None = None) -> Iterator[None]:
+    """Turn whatever reading and decoding pixels raises into what it means.
+
+    Raises:
+        ScanError: as `read_hu` does.
+    """
+    try:
+        yield
     except ScanError:
         raise
     except TooMuchError as error:
@@ -194,31 +219,6 @@ def read_frames_hu(path: Path, frames: Sequence[int]) -> Iterator[NDArray[np.int
     except NoHUError as error:
         raise ScanError(RejectCode.IMPLAUSIBLE_HU, path, str(error)) from error
     except Exception as error:  # decoders raise anything on damaged data
-        detail = f"pixels can't be decoded ({type(error).__name__}, {syntax})"
+        encoding = "unknown transfer syntax" if syntax is None else syntax_name(syntax)
+        detail = f"pixels can't be decoded ({type(error).__name__}, {encoding})"
         raise ScanError(RejectCode.UNREADABLE, path, detail) from error
-
-
-def padding_ends(file: DicomFile, layout: PixelLayout) -> tuple[float, float] | None:
-    """Return the first and the last stored value that mean padding, None where the file doesn't say.
-
-    A value that isn't one number says nothing. Of several values the first counts.
-    """
-    kind = file.pixels.keyword.removesuffix("PixelData") if file.pixels else ""
-    ends = [
-        padding_value(file.dataset, f"{kind}{name}", layout) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")
-    ]
-    if ends[0] is None:
-        return None
-    return ends[0], ends[0] if ends[1] is None else ends[1]
-
-
-def padding_value(dataset: Dataset, keyword: str, layout: PixelLayout) -> float | None:
-    """Return a padding value as the pixels have it, None where there is none."""
-    try:
-        if keyword.startswith("Pixel"):
-            found = integer(dataset, keyword, MISSING)
-            return None if found == MISSING else as_stored(found, layout.bits_allocated, layout.signed)
-        value = dataset.get(tag_of(keyword))
-        return None if value is None or value.value is None else float(value.value)
-    except (TypeError, ValueError):
-        return None

@@ -11,14 +11,12 @@ import io
 import logging
 import os
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import (
@@ -29,21 +27,16 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
-from fmct.data.elements import text
+from fmct.data.bounded_readers import INFLATED_HEADER_BYTES, MOST_READS, BoundedReader, InflatedReader
+from fmct.data.bounded_readers import TooMuchError as TooMuchError
+from fmct.data.elements import Elements, text
+from fmct.data.header_scan import UNDEFINED_LENGTH as UNDEFINED_LENGTH
+from fmct.data.header_scan import Wanted, quick_header
 
 PIXEL_KEYWORDS = {0x7FE00010: "PixelData", 0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData"}
 META_TAGS: list[BaseTag | int] = [0x00020002, 0x00020010]
-UNDEFINED_LENGTH = 0xFFFFFFFF
 FIRST_BYTES = 1 << 16
 """Most headers end within as many, and one read of them is quicker than hundreds of small ones."""
-MOST_READS = 3_000_000
-"""A header of 2,000 frames takes some 400,000; more than this is made to fill the memory."""
-INFLATED_HEADER_BYTES = 1 << 24
-"""A deflated header is read no further."""
-
-
-class TooMuchError(ValueError):
-    """A header that would take unreasonable memory or time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +60,16 @@ class DicomFile:
         pixels: the element at which parsing stopped; None where the file ended without pixels.
         stream: what the pixels can be read from, at the offset that `pixels` says.
         size: bytes in the file; unknown, and None, where the data set is deflated.
+        changed_ns: when the file was changed last.
     """
 
-    dataset: Dataset
+    dataset: Elements
     syntax: str
     media_class: str
     pixels: PixelElement | None
     stream: BinaryIO
     size: int | None
+    changed_ns: int = 0
 
     def pixel_bytes(self, wanted: int) -> int:
         """Return how many of the first `wanted` bytes from the start of the pixels are there."""
@@ -82,59 +77,6 @@ class DicomFile:
         start = self.pixels.start
         end = self.size if self.size is not None else cast(InflatedReader, self.stream).reach(start + wanted)
         return min(max(end - start, 0), wanted)
-
-
-class BoundedReader(io.BufferedReader):
-    """A file that is never asked for more than it holds, nor too often."""
-
-    def __init__(self, raw: io.FileIO, size: int) -> None:
-        super().__init__(raw)
-        self.size = size
-        self.reads_left = MOST_READS
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read at most what is left."""
-        self.reads_left -= 1
-        if self.reads_left < 0:
-            raise TooMuchError(f"the header takes more than {MOST_READS} reads")
-        left = max(self.size - self.tell(), 0)
-        return super().read(left if size is None or size < 0 else min(size, left))
-
-
-class InflatedReader(io.BytesIO):
-    """A deflated data set (PS3.5 A.5), inflated only as far as it is read, and never beyond what was agreed."""
-
-    def __init__(self, compressed: bytes) -> None:
-        super().__init__()
-        self.inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        self.compressed = compressed
-        self.inflated_bytes = 0
-        self.reads_left = MOST_READS
-
-    def reach(self, end: int) -> int:
-        """Inflate up to an offset, and return how far there is anything.
-
-        Raises:
-            zlib.error: when the stream is damaged.
-        """
-        if end > self.inflated_bytes and not self.inflater.eof:
-            more = self.inflater.decompress(self.compressed, end - self.inflated_bytes)
-            self.compressed = self.inflater.unconsumed_tail
-            position = self.tell()
-            self.seek(self.inflated_bytes)
-            self.write(more)
-            self.inflated_bytes += len(more)
-            self.seek(position)
-        return self.inflated_bytes
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read what has been inflated, or can be without going beyond the longest header."""
-        self.reads_left -= 1
-        if self.reads_left < 0:
-            raise TooMuchError(f"the header takes more than {MOST_READS} reads")
-        wanted = INFLATED_HEADER_BYTES if size is None or size < 0 else size
-        self.reach(min(self.tell() + wanted, INFLATED_HEADER_BYTES))
-        return super().read(wanted)
 
 
 class PixelStop:
@@ -154,28 +96,42 @@ class PixelStop:
 
 
 @contextmanager
-def open_dicom(path: Path, tags: list[BaseTag | int]) -> Iterator[DicomFile]:
+def open_dicom(path: Path, wanted: Wanted) -> Iterator[DicomFile]:
     """Parse a file up to its pixels, and keep it open for them.
 
     Args:
         path: the file, with or without the DICM prefix.
-        tags: the wanted elements; plain integers are quicker than pydicom's tags.
+        wanted: which elements.
 
     Raises:
         TooMuchError: when the header would take unreasonable memory or time.
         Exception: whatever pydicom raises on a damaged header.
     """
     with path.open("rb", buffering=0) as raw:
-        with quiet_pydicom():
-            file = parse_file(raw, tags)
-        yield file
+        status = os.fstat(raw.fileno())
+        start = raw.read(FIRST_BYTES) or b""
+        file = parse_quickly(raw, status.st_size, start, wanted)
+        if file is None:
+            with quiet_pydicom():
+                file = parse_file(raw, status.st_size, start, wanted)
+        yield replace(file, changed_ns=status.st_mtime_ns)
 
 
-def parse_file(raw: io.FileIO, tags: list[BaseTag | int]) -> DicomFile:
-    """Parse an open file: its first part, and only if that isn't enough all of it."""
-    size = os.fstat(raw.fileno()).st_size
-    start = raw.read(FIRST_BYTES) or b""
+def parse_quickly(raw: io.FileIO, size: int, start: bytes, wanted: Wanted) -> DicomFile | None:
+    """Parse an open file by its first part, None where it isn't an ordinary one."""
+    quick = quick_header(start, wanted, PIXEL_KEYWORDS)
+    if quick is None:
+        return None
+    tag, vr, length, value = quick.pixels
+    pixels = PixelElement(PIXEL_KEYWORDS[tag], vr or "OW", length, value)
+    stream = io.BytesIO(start) if len(start) >= size else rewound(raw, size)
+    return DicomFile(quick.elements, quick.syntax, quick.media_class, pixels, stream, size)
+
+
+def parse_file(raw: io.FileIO, size: int, start: bytes, wanted: Wanted) -> DicomFile:
+    """Parse an open file by its first part, and only if that isn't enough by all of it."""
     everything = len(start) >= size
+    tags: list[BaseTag | int] = list(wanted.tags)
     try:
         file = parse(io.BytesIO(start), len(start), tags, everything)
     except Exception:  # anything may break where the first part ends; it is read again with all that follows
@@ -183,13 +139,17 @@ def parse_file(raw: io.FileIO, tags: list[BaseTag | int]) -> DicomFile:
             raise
         file = None
     if file is None or (file.pixels is None and not everything):
-        raw.seek(0)
-        file = parse(BoundedReader(raw, size), size, tags, everything=True)
+        file = parse(rewound(raw, size), size, tags, everything=True)
         assert file is not None
     elif not everything:
-        raw.seek(0)
-        file = replace(file, stream=BoundedReader(raw, size), size=size)
+        file = replace(file, stream=rewound(raw, size), size=size)
     return file
+
+
+def rewound(raw: io.FileIO, size: int) -> BoundedReader:
+    """Return what an open file can be read with from its start."""
+    raw.seek(0)
+    return BoundedReader(raw, size)
 
 
 def parse(stream: BinaryIO, size: int | None, tags: list[BaseTag | int], everything: bool) -> DicomFile | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fmct.data.dicom import SliceHeader, read_hu
+from fmct.data.dicom import SliceHeader, read_slice_hu
 from fmct.data.rejection import ScanError
 from fmct.data.series_rules import SAME_POSITION_MM, positions_mm
 
@@ -59,6 +59,6 @@ def same_place(one: SliceHeader, other: SliceHeader) -> bool:
 def pixels(header: SliceHeader) -> NDArray[np.int16] | ScanError:
     """Return a slice's pixels, or why they can't be decoded."""
     try:
-        return read_hu(header.path, header.frame)
+        return read_slice_hu(header)
     except ScanError as error:
         return error

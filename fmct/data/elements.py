@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from functools import lru_cache
+from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
@@ -25,6 +26,26 @@ MOST_ITEMS = 1_000_000
 """A sequence of more is refused: an empty item takes 8 bytes in a file, and 100 times that as an object."""
 
 
+class RawElements:
+    """Elements as they were read, with as much of a `Dataset` as is asked for here."""
+
+    __slots__ = ("by_tag",)
+
+    def __init__(self) -> None:
+        self.by_tag: dict[BaseTag, RawDataElement] = {}
+
+    def get_item(self, key: BaseTag, *, keep_deferred: bool = False) -> RawDataElement | None:
+        """Return an element as it was read."""
+        return self.by_tag.get(key)
+
+    def get(self, key: BaseTag) -> Any:
+        """Return an element (None where there is none) with its value as pydicom has it."""
+        return Dataset({key: self.by_tag[key]}).get(key) if key in self.by_tag else None
+
+
+Elements = Dataset | RawElements
+
+
 @lru_cache(maxsize=256)
 def tag_of(keyword: str) -> BaseTag:
     """Return the tag of a DICOM keyword."""
@@ -34,12 +55,12 @@ def tag_of(keyword: str) -> BaseTag:
     return BaseTag(tag)
 
 
-def element_of(dataset: Dataset, keyword: str) -> RawDataElement | DataElement | None:
+def element_of(dataset: Elements, keyword: str) -> RawDataElement | DataElement | None:
     """Return an element as it was read, None where there is none."""
     return dataset.get_item(tag_of(keyword), keep_deferred=True)
 
 
-def text(dataset: Dataset, keyword: str) -> str:
+def text(dataset: Elements, keyword: str) -> str:
     """Return a value as text without blanks around it, several values joined by a backslash, "" where there is none."""
     element = element_of(dataset, keyword)
     if element is None:
@@ -59,7 +80,7 @@ def text(dataset: Dataset, keyword: str) -> str:
     return sys.intern(str(value).strip(BLANKS))
 
 
-def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+def numbers(dataset: Elements, keyword: str) -> tuple[float, ...]:
     """Return a value as numbers; () where it is missing or one of them isn't a finite number."""
     found = text(dataset, keyword)
     if not found or "_" in found:
@@ -71,7 +92,7 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     return parts if all(map(math.isfinite, parts)) else ()
 
 
-def number(dataset: Dataset, keyword: str, default: float) -> float:
+def number(dataset: Elements, keyword: str, default: float) -> float:
     """Return the only number of an element, or the default where the element is missing or empty.
 
     Raises:
@@ -85,7 +106,7 @@ def number(dataset: Dataset, keyword: str, default: float) -> float:
     return default
 
 
-def integer(dataset: Dataset, keyword: str, default: int = 0) -> int:
+def integer(dataset: Elements, keyword: str, default: int = 0) -> int:
     """Return the first integer of an element, or the default where the element is missing or empty.
 
     Of 16 bits the sign is left to the caller: the header's VR often has it wrong.
@@ -108,7 +129,7 @@ def integer(dataset: Dataset, keyword: str, default: int = 0) -> int:
     return default if value is None or value == "" else int(value)
 
 
-def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+def items(dataset: Elements, keyword: str) -> list[Dataset]:
     """Return the items of a sequence, none where it is missing.
 
     Raises:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pydicom.uid as uids
-from pydicom.dataset import Dataset
 
 from fmct.data.dicom_file import UNDEFINED_LENGTH, DicomFile
-from fmct.data.elements import element_of, integer, items, text
+from fmct.data.elements import Elements, element_of, integer, items, text
 from fmct.data.rejection import RejectCode, ScanError
 
 NATIVE = {
@@ -111,7 +110,7 @@ def pixel_layout(file: DicomFile, path: Path) -> PixelLayout:
     return layout
 
 
-def number_of_frames(dataset: Dataset) -> int:
+def number_of_frames(dataset: Elements) -> int:
     """Return how many images a file has: 1 unless it says more.
 
     Raises:
@@ -128,7 +127,7 @@ def syntax_name(syntax: str) -> str:
     return syntax if name == syntax else f"{name} ({syntax})"
 
 
-def check_meaning(dataset: Dataset, path: Path) -> None:
+def check_meaning(dataset: Elements, path: Path) -> None:
     """Refuse what can't be turned into HU by a slope and an intercept.
 
     Raises:

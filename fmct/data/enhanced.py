@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
-from fmct.data.elements import items, number, numbers, text
+from fmct.data.elements import Elements, items, number, numbers, text
 from fmct.data.privacy import uid_hash
 from fmct.data.slice_header import SliceHeader
 
@@ -25,7 +25,7 @@ class FunctionalGroups:
         frames: each frame's own groups; none in single-frame files and in multi-frame ones without groups.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Elements) -> None:
         self.shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
         self.frames = items(dataset, "PerFrameFunctionalGroupsSequence")
 
@@ -53,7 +53,7 @@ class FunctionalGroups:
         return Dataset()
 
 
-def frame_headers(file_header: SliceHeader, dataset: Dataset, frames: int, sop_uid: str) -> list[SliceHeader]:
+def frame_headers(file_header: SliceHeader, dataset: Elements, frames: int, sop_uid: str) -> list[SliceHeader]:
     """Return a header for each frame of a multi-frame file, or one without geometry where no frame has a place.
 
     Args:
@@ -108,7 +108,7 @@ def in_contrast(usage: list[Dataset], given: bool) -> bool:
     return any("YES" in {text(item, keyword).upper() for keyword in keywords} for item in usage)
 
 
-def rescale(dataset: Dataset, groups: FunctionalGroups, frame: int) -> tuple[float, float]:
+def rescale(dataset: Elements, groups: FunctionalGroups, frame: int) -> tuple[float, float]:
     """Return slope and intercept of a frame: its own, else those of all frames, else of the file, else 1 and 0.
 
     Raises:

@@ -90,15 +90,28 @@ def even_footprint(coordinates: Floats, width: float, count: int) -> tuple[NDArr
         count: how many samples there are.
 
     Returns:
-        Weights (..., B) and the samples (..., B) that they belong to; all 0 where an interval's middle lies beyond the
+        Weights (B, ...) and the samples (B, ...) that they belong to; all 0 where an interval's middle lies beyond the
         ends by more than half a sample.
     """
-    first = np.floor(coordinates - width / 2)
-    samples = first.astype(np.int32)[..., None] + np.arange(int(np.ceil(width)) + 2, dtype=np.int32)
-    inside = (coordinates >= -0.5) & (coordinates <= count - 0.5)
-    offset = (coordinates - first).astype(np.float32)
-    middle = offset[..., None] - np.arange(samples.shape[-1], dtype=np.float32)
-    upper, lower = (np.clip(middle + end * np.float32(width / 2), -1, 1) for end in (1, -1))
-    weights = (upper - lower) - np.float32(0.5) * (upper * np.abs(upper) - lower * np.abs(lower))
-    weights *= (inside.astype(np.float32) / np.float32(width))[..., None]
-    return weights.astype(np.float32, copy=False), np.clip(samples, 0, count - 1, dtype=np.int32)
+    start = coordinates - width / 2
+    first = np.floor(start)
+    offset = (start - first).astype(np.float32)
+    numbers = np.arange(int(np.ceil(width)) + 2).reshape(-1, *[1] * offset.ndim)
+    nearest = numbers.astype(np.float32)
+    weights = hat_integral(offset + np.float32(width) - nearest)
+    weights[:2] -= hat_integral(offset - nearest[:2])
+    weights[2:] += np.float32(0.5)  # to those, all of the hat lies above the interval's start
+    weights *= ((coordinates >= -0.5) & (coordinates <= count - 0.5)) * np.float32(1 / width)
+    samples = first.astype(np.int32) + numbers.astype(np.int32)
+    return weights, np.clip(samples, 0, count - 1, out=samples)
+
+
+def hat_integral(ends: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the integral of the hat function around 0 from there to each end (in place of the ends)."""
+    np.minimum(ends, np.float32(1), out=ends)
+    np.maximum(ends, np.float32(-1), out=ends)
+    factor = np.abs(ends)
+    factor *= np.float32(-0.5)
+    factor += np.float32(1)
+    ends *= factor
+    return ends

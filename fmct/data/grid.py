@@ -43,6 +43,12 @@ class Grid:
         affine[:3, 3] = self.first_ras_mm
         return affine
 
+    @property
+    def bounds_ras_mm(self) -> tuple[Vectors, Vectors]:
+        """The lowest and the highest coordinates, voxels taken with their extent."""
+        low: Vectors = self.first_ras_mm - self.spacing_mm / 2
+        return low, low + self.spacing_mm * np.array(self.shape_zyx[::-1])
+
     def centers_mm(self, axis: int) -> Vectors:
         """Return the coordinates of the voxel centers along x (0), y (1) or z (2)."""
         centers: Vectors = self.first_ras_mm[axis] + self.spacing_mm * np.arange(self.shape_zyx[2 - axis])

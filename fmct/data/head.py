@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmct.data.bit_masks import BitMask, moved
+from fmct.data.bit_words import to_bools
 from fmct.data.coarse_slices import coarse_slices
 from fmct.data.geometry import SliceStack, Vectors
 from fmct.data.grid import Grid
@@ -84,23 +85,47 @@ class Head:
 
     def beyond_mm(self, grid: Grid) -> float:
         """Return how far the head reaches out of a grid, on the side where it is most."""
-        low = grid.first_ras_mm - grid.spacing_mm / 2
-        high = low + np.array(grid.shape_zyx[::-1]) * grid.spacing_mm
+        low, high = grid.bounds_ras_mm
         return float(max((low - self.low_ras_mm).max(), (self.high_ras_mm - high).max(), 0.0))
 
-    def kept(self, hu: NDArray[np.int16], grid: Grid, margin_mm: float) -> BitMask:
+    def on(self, grid: Grid) -> HeadOnGrid:
+        """Return the head on another grid."""
+        reach, thin, inner = moved((self.reach, self.thin, self.solid.thinned(steps(SKIN_MM))), self.grid, grid)
+        return HeadOnGrid(reach, thin, inner, grid.spacing_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadOnGrid:
+    """What is known of a head on the grid of a volume, before its voxels are.
+
+    Attributes:
+        reach: as `Head` has it.
+        thin: likewise.
+        inner: what is within the head for sure.
+        spacing_mm: of the grid.
+    """
+
+    reach: BitMask
+    thin: BitMask
+    inner: BitMask
+    spacing_mm: float
+
+    @property
+    def rows(self) -> NDArray[np.bool_]:
+        """(Z, Y) in which rows of voxels there may be any of the head."""
+        return np.asarray((self.reach | self.inner).words[:, :-1].any(axis=2))
+
+    def kept(self, hu: NDArray[np.int16], margin_mm: float) -> BitMask:
         """Return which voxels show the head: all within it, and skin as far as it goes, with a margin.
 
         Args:
-            hu: (Z, Y, X) on the grid.
-            grid: where they lie.
+            hu: (Z, Y, X) on the grid; what it holds in rows without head doesn't matter.
             margin_mm: what is kept around the skin, which by the extent of voxels and slices is partly air.
         """
-        reach, thin, inner = moved((self.reach, self.thin, self.solid.thinned(steps(SKIN_MM))), self.grid, grid)
-        tissue = (BitMask.of(hu > SKIN_HU) & reach) | inner
-        skin = inner.grown(round((SKIN_MM + REACH_MM) / grid.spacing_mm) + 1, within=tissue)
-        skin = skin.grown(round(EAR_MM / grid.spacing_mm), within=(tissue & thin) | skin)
-        return inner | (skin.grown(math.ceil(margin_mm / grid.spacing_mm - 1e-6)) & reach)
+        tissue = (BitMask.exceeding(hu, SKIN_HU) & self.reach) | self.inner
+        skin = self.inner.grown(round((SKIN_MM + REACH_MM) / self.spacing_mm) + 1, within=tissue)
+        skin = skin.grown(round(EAR_MM / self.spacing_mm), within=(tissue & self.thin) | skin)
+        return self.inner | (skin.grown(math.ceil(margin_mm / self.spacing_mm - 1e-6)) & self.reach)
 
 
 def steps(length_mm: float) -> int:
@@ -121,8 +146,8 @@ def find_head(stack: SliceStack, brain: EnclosedBrain | None, height_mm: float, 
         The head, or None where nothing could be one.
     """
     grid = preview_grid(stack, brain, height_mm)
-    hu = resample(coarse_slices(stack, COARSE_MM, COARSE_MM), grid, preview=True)
-    tissue = BitMask.of(hu > TISSUE_HU)
+    hu = resample(coarse_slices(stack, COARSE_MM, COARSE_MM, grid.bounds_ras_mm), grid, preview=True)
+    tissue = BitMask.exceeding(hu, TISSUE_HU)
     walls = standing(tissue, COARSE_MM)
     body = largest_body(hu, tissue - walls, COARSE_MM) if brain is None else piece_around(tissue - walls, grid, brain)
     if body is None or not body.count():
@@ -136,7 +161,7 @@ def find_head(stack: SliceStack, brain: EnclosedBrain | None, height_mm: float, 
     head = solid.above(bottom)
     if head.count() * COARSE_MM**3 / 1000 < SMALLEST_HEAD_ML or not head.above(highest).count():
         return None
-    foreign = (walls | (BitMask.of(hu > SKIN_HU) - head.grown(1))).grown(1) - head
+    foreign = (walls | (BitMask.exceeding(hu, SKIN_HU) - head.grown(1))).grown(1) - head
     reach = (head.grown(steps(max(margin_mm, REACH_MM))) - foreign).above(bottom)
     return Head(head, parts.grown(1), reach, grid, *extent_mm(head, grid), *extent_mm(head.above(highest), grid))
 
@@ -156,17 +181,16 @@ def preview_grid(stack: SliceStack, brain: EnclosedBrain | None, height_mm: floa
 
 def ear_zone(grid: Grid, brain: EnclosedBrain | None) -> BitMask:
     """Return where ears and nose are: beside and before a brain, below its middle; nowhere if there is no brain."""
-    zone = np.zeros(grid.shape_zyx, bool)
-    if brain is not None and brain.center_ras_mm is not None:
-        assert brain.low_ras_mm is not None
-        assert brain.high_ras_mm is not None
-        x, y, z = (grid.centers_mm(axis) for axis in range(3))
-        beside = (x < brain.low_ras_mm[0]) | (x > brain.high_ras_mm[0])
-        along = np.abs(y - brain.center_ras_mm[1]) < EAR_ZONE_MM
-        height = (z < brain.center_ras_mm[2]) & (z > brain.low_ras_mm[2] - EAR_ZONE_MM)
-        zone[np.ix_(height, along, beside)] = True
-        zone[np.ix_(height, y > brain.high_ras_mm[1], np.abs(x - brain.center_ras_mm[0]) < NOSE_ZONE_MM)] = True
-    return BitMask.of(zone)
+    x, y, z = (grid.centers_mm(axis) for axis in range(3))
+    if brain is None or brain.center_ras_mm is None:
+        return BitMask.box(z > np.inf, y > np.inf, x > np.inf)
+    assert brain.low_ras_mm is not None
+    assert brain.high_ras_mm is not None
+    beside = (x < brain.low_ras_mm[0]) | (x > brain.high_ras_mm[0])
+    along = np.abs(y - brain.center_ras_mm[1]) < EAR_ZONE_MM
+    height = (z < brain.center_ras_mm[2]) & (z > brain.low_ras_mm[2] - EAR_ZONE_MM)
+    ears = BitMask.box(height, along, beside)
+    return ears | BitMask.box(height, y > brain.high_ras_mm[1], np.abs(x - brain.center_ras_mm[0]) < NOSE_ZONE_MM)
 
 
 def is_narrower(grid: Grid, stack: SliceStack) -> bool:
@@ -184,9 +208,7 @@ def shoulders(body: BitMask, cranium: int, narrowed: bool) -> int:
         cranium: the axial plane from which upwards there is none of a neck.
         narrowed: whether the grid is narrower than the scan, because heads are; shoulders fill all of its width.
     """
-    sideways = np.unpackbits(
-        np.ascontiguousarray(np.bitwise_or.reduce(body.words, axis=1)).view(np.uint8), axis=-1, bitorder="little"
-    )
+    sideways = to_bools(np.bitwise_or.reduce(body.words, axis=1))
     widths = np.array([np.ptp(np.flatnonzero(row)) if row.any() else 0 for row in sideways])
     widest = SHOULDER_RATIO * widths[cranium:].max()
     too_wide = np.flatnonzero(widths[:cranium] > (min(widest, body.columns - 2) if narrowed else widest))
@@ -195,8 +217,7 @@ def shoulders(body: BitMask, cranium: int, narrowed: bool) -> int:
 
 def extent_mm(mask: BitMask, grid: Grid) -> tuple[Vectors, Vectors]:
     """Return the lowest and highest RAS coordinates of a mask that isn't empty, voxels taken with their extent."""
-    inside = mask.unpacked()
-    indices = [np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
+    indices = [np.flatnonzero(occupied) for occupied in reversed(mask.occupied())]
     low = np.array([index[0] - 0.5 for index in indices]) * grid.spacing_mm + grid.first_ras_mm
     high = np.array([index[-1] + 0.5 for index in indices]) * grid.spacing_mm + grid.first_ras_mm
     return low, high

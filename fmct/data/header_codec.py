@@ -13,7 +13,7 @@ from fmct.data.scan import Scan
 
 GEOMETRY = struct.Struct("<11d")
 GEOMETRY_FIELDS = (("position_lps_mm", 3), ("orientation_lps", 6), ("pixel_spacing_mm", 2))
-OWN_FIELDS = {"path", "frame", "sop_id", "study_id", "series_id", *(name for name, _ in GEOMETRY_FIELDS)}
+OWN_FIELDS = {"path", "frame", "pixels", "sop_id", "study_id", "series_id", *(name for name, _ in GEOMETRY_FIELDS)}
 COMMON_FIELDS = tuple(name for name in SliceHeader.__slots__ if name not in OWN_FIELDS)
 
 

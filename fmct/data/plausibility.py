@@ -75,9 +75,9 @@ def histogram(hu: NDArray[np.int16]) -> Counts:
     """Return how often each value (65536, from `LOWEST` up) occurs."""
     counts = np.zeros(1 << 16, np.int64)
     for start in range(0, len(hu), SLICES_AT_ONCE):
-        sample = hu[start : start + SLICES_AT_ONCE, ::SAMPLE_STEP, ::SAMPLE_STEP].astype(np.intp)
-        counts += np.bincount(sample.ravel() - LOWEST, minlength=counts.size)
-    return counts
+        sample = hu[start : start + SLICES_AT_ONCE, ::SAMPLE_STEP, ::SAMPLE_STEP]
+        counts += np.bincount(sample.ravel().view(np.uint16), minlength=counts.size)
+    return np.roll(counts, -LOWEST)  # as unsigned numbers, negative ones come last
 
 
 def without_padding(counts: Counts) -> Counts:

@@ -9,12 +9,11 @@ from fmct.data.defacing import deface
 from fmct.data.geometry import SliceStack
 from fmct.data.grid import Grid
 from fmct.data.head import SMALLEST_HEAD_ML, Head, find_head
-from fmct.data.look import looked_at
-from fmct.data.plausibility import implausible_hu
 from fmct.data.presets import IsotropicSettings as IsotropicSettings
-from fmct.data.recognition import EnclosedBrain, enclosed_brain, too_little
+from fmct.data.recognition import EnclosedBrain, too_little
 from fmct.data.rejection import RejectCode, ScanError
 from fmct.data.resampling import resample
+from fmct.data.volume_rules import checked_brain
 from fmct.data.volumes import Volume
 
 TELLING_BRAIN_ML = 60.0
@@ -44,19 +43,13 @@ def preprocess_stack(
         ScanError: IMPLAUSIBLE_HU when the values are no HU; NOT_A_HEAD when it shows none, or, even with that rule
             switched off, when there is nothing to crop on; NOT_DEFACED when the face can't be located.
     """
-    problem = None if RejectCode.IMPLAUSIBLE_HU in skip else implausible_hu(stack.hu)
-    if problem:
-        raise ScanError(RejectCode.IMPLAUSIBLE_HU, name, problem)
-    brain = enclosed_brain(looked_at(stack))
-    problem = too_little(brain)
-    if problem and RejectCode.NOT_A_HEAD not in skip:
-        raise ScanError(RejectCode.NOT_A_HEAD, name, problem)
+    brain = checked_brain(stack, name, skip)
     if not settings.head_crop:
         grid = Grid.covering(*stack.bounds_ras_mm(), settings.spacing_mm)
         hu = resample(stack, grid, hu_range=(settings.hu_min, settings.hu_max))
         deface(hu, settings, name)
         return Volume(hu, grid.affine_ras)
-    head = head_in(stack, brain, bool(problem), settings, name)
+    head = head_in(stack, brain, too_little(brain) is not None, settings, name)
     if settings.shape_voxels is not None:
         n = settings.shape_voxels
         grid = Grid.centered(head.center_ras_mm(n * settings.spacing_mm), settings.spacing_mm, (n, n, n))
@@ -101,7 +94,8 @@ def cropped(stack: SliceStack, head: Head, grid: Grid, settings: IsotropicSettin
     box = tuple(slice(int(low[axis]), int(high[axis])) for axis in (2, 1, 0))
     shape = (box[0].stop - box[0].start, box[1].stop - box[1].start, box[2].stop - box[2].start)
     part = Grid(grid.first_ras_mm + grid.spacing_mm * low, grid.spacing_mm, shape)
-    resampled = resample(stack, part, hu_range=(settings.hu_min, settings.hu_max))
-    kept = head.kept(resampled, part, settings.head_margin_mm)
+    voxels = head.on(part)
+    resampled = resample(stack, part, hu_range=(settings.hu_min, settings.hu_max), rows=voxels.rows)
+    kept = voxels.kept(resampled, settings.head_margin_mm)
     np.copyto(hu[box], resampled, where=kept.unpacked())
     return hu

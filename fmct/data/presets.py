@@ -46,7 +46,7 @@ class IsotropicSettings(Settings):
     """True geometry, one spacing on all axes, cropped on the head, HU kept as they are."""
 
     preset: Literal["isotropic"] = Field("isotropic", description="which way of preprocessing this is")
-    version: Literal[2] = Field(2, description="raised whenever the same settings would give other volumes")
+    version: Literal[3] = Field(3, description="raised whenever the same settings would give other volumes")
     spacing_mm: float = Field(
         1.5, gt=0.2, le=10, description="distance of voxel centers on all axes; each is the mean over its extent"
     )

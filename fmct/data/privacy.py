@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from fmct.console.errors import UsageError
@@ -87,6 +88,7 @@ def age_years(text: str) -> float:
     return min(round(int(match[1]) / per_year, 2), OLDEST_AGE_YEARS)
 
 
+@lru_cache(maxsize=4)
 def years_between(birth: str, study: str) -> float:
     """Return the age in years at a study from two DICOM dates (`19610203`), capped as `age_years` does; NaN if odd."""
     try:

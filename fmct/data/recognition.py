@@ -159,7 +159,7 @@ def brain_pieces(
         body = opened(hu[k] > BODY_HU, thinning)
         for number in numbers:
             box = boxes[number][1:]
-            inside = ndimage.binary_fill_holes(np.pad(pieces[k][box] == number, 1))
+            inside = filled(np.pad(pieces[k][box] == number, 1))
             pixels = int(np.count_nonzero(inside))
             beside = tuple(box[axis] if axis == up - 1 else slice(None) for axis in range(2))
             if pixels >= LEAST_BODY_SHARE * np.count_nonzero(body[beside]) and in_skull(inside, framed(bones, box)):
@@ -202,6 +202,13 @@ def grown(mask: Mask, pixels: int) -> Mask:
         larger[..., :-1] |= mask[..., 1:]
         mask = larger
     return mask
+
+
+def filled(mask: Mask) -> Mask:
+    """Return the mask (J, I), which doesn't touch the corner, with its holes: all that isn't connected with there."""
+    around, _ = ndimage.label(~mask)
+    found: Mask = around != around[0, 0]
+    return found
 
 
 def framed(labels: NDArray[Any], box: tuple[slice, ...]) -> NDArray[Any]:

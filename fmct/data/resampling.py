@@ -13,28 +13,39 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from fmct.data.footprint import Floats, bracket, bracket_even, even_footprint, footprint_bands, reversed_columns
+from fmct.data.footprint import Floats, bracket, bracket_even, footprint_bands, reversed_columns
 from fmct.data.geometry import SliceStack
 from fmct.data.grid import Grid
+from fmct.data.tilted_means import TiltedMeans
 
 AIR_HU = -1024
 HIGHEST_HU = 3071
 NEGLIGIBLE_MM = 0.05
 PLANES_AT_ONCE = 16
-TILTED_PARTS = 6
+SPARE_FLOATS = 16
+"""At the end of rows that are read across: as many as 512 by themselves would all share a few lines of the cache."""
 OBLIQUE_POINTS = 1
 FEWEST_POINTS = 2
-"""For the two ways that don't compute exact means: samples (parts of a voxel) along an axis for each slice crossed."""
+"""For the way by points: samples along an axis for each row, column or slice crossed there."""
 
 Way = Literal["separable", "tilted", "oblique"]
 HURange = tuple[int, int]
 Planes = Iterator[tuple[slice, NDArray[np.float32]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Options:
+    """What may be left out, as `resample` has it."""
+
+    preview: bool
+    rows: NDArray[np.bool_] | None
 
 
 def resample(
@@ -43,6 +54,7 @@ def resample(
     way: Way | None = None,
     hu_range: HURange = (AIR_HU, HIGHEST_HU),
     preview: bool = False,
+    rows: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int16]:
     """Resample a stack onto a grid.
 
@@ -52,13 +64,14 @@ def resample(
         way: None chooses the cheapest one that is exact; a general one may be asked for, to compare.
         hu_range: values are clamped to it first; its lower end is what lies outside the scan.
         preview: of slices that lie aslant, interpolate at voxel centers in place of averaging.
+        rows: (Z, Y) which rows of voxels are wanted; the others may hold anything. None wants all.
 
     Returns:
         (Z, Y, X) int16 HU.
     """
     ways = {"separable": resample_separable, "tilted": resample_tilted, "oblique": resample_oblique}
     out = np.empty(grid.shape_zyx, np.int16)
-    for planes, above in ways[way or cheapest_way(stack)](stack, grid, hu_range, preview):
+    for planes, above in ways[way or cheapest_way(stack)](stack, grid, hu_range, Options(preview, rows)):
         above += hu_range[0]
         out[planes] = np.rint(above, out=above)
     return out
@@ -75,7 +88,7 @@ def cheapest_way(stack: SliceStack) -> Way:
     return "tilted" if max(spread[1], row_drift[2]) > NEGLIGIBLE_MM else "separable"
 
 
-def resample_separable(stack: SliceStack, grid: Grid, hu_range: HURange, preview: bool = False) -> Planes:
+def resample_separable(stack: SliceStack, grid: Grid, hu_range: HURange, options: Options) -> Planes:
     """Average along y and x within each slice, then along z; yields some planes at a time, HU above air."""
     hu, along_y, along_x = in_plane_bands(stack, grid)
     along_z = footprint_bands(stack.origins_ras_mm[:, 2], grid.centers_mm(2), grid.spacing_mm)
@@ -98,68 +111,32 @@ def plane_average(
     plane: NDArray[np.int16], along_y: csr_array, along_x: csr_array, hu_range: HURange
 ) -> NDArray[np.float32]:
     """Return a slice's means over the voxels of a plane, (Y * X,) HU above air."""
-    columns_first = np.ascontiguousarray((along_y @ above_air(plane, hu_range)).T)
+    columns_first = np.ascontiguousarray((along_y @ above_air(plane, hu_range).astype(np.float32)).T)
     return np.ascontiguousarray((along_x @ columns_first).T).ravel()
 
 
-def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange, preview: bool = False) -> Planes:
+def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange, options: Options) -> Planes:
     """Average along x within each slice, then along y and z together over parts of each voxel; HU above air."""
     hu, _, along_x = in_plane_bands(stack, grid, crop_rows=False)
     slices, rows, _ = hu.shape
-    averaged = np.empty((slices * rows, grid.shape_zyx[2]), np.float32)
+    averaged = np.empty((slices, rows, grid.shape_zyx[2]), np.float32)
+    columns_first = np.zeros((hu.shape[2], rows + SPARE_FLOATS), np.float32)
     for k in range(slices):
-        averaged[k * rows : (k + 1) * rows] = (along_x @ above_air(hu[k].T, hu_range)).T
+        columns_first[:, :rows] = above_air(hu[k], hu_range).T
+        averaged[k] = (along_x @ columns_first)[:, :rows].T
+    averaged = averaged.reshape(slices * rows, -1)
+    means = TiltedMeans(stack, grid.spacing_mm, options.preview)
+    y_mm, z_mm = grid.centers_mm(1), grid.centers_mm(2)
     for start in range(0, grid.shape_zyx[0], PLANES_AT_ONCE):
         part = slice(start, min(start + PLANES_AT_ONCE, grid.shape_zyx[0]))
-        weights = tilted_weights(grid.centers_mm(1), grid.centers_mm(2)[part], grid.spacing_mm, stack, preview)
-        yield part, (weights @ averaged).reshape(-1, *grid.shape_zyx[1:])
+        planes = np.zeros((part.stop - start, *grid.shape_zyx[1:]), np.float32)
+        wanted = np.ones(planes.shape[:2], bool) if options.rows is None else options.rows[part]
+        z, y = np.nonzero(wanted)
+        planes[wanted] = means.weights(y_mm[y], z_mm[part][z]) @ averaged
+        yield part, planes
 
 
-def tilted_weights(y_mm: Floats, z_mm: Floats, width_mm: float, stack: SliceStack, preview: bool = False) -> csr_array:
-    """Return the weights of rows of slices in the means over voxels of the yz plane.
-
-    A voxel is cut into parts. In each, the weights of the two slices around it are those at its middle; along the rows
-    of both slices the mean is exact. Against the exact mean of a real head this is off by at most a few HU at the edge
-    of bone: well below the noise of a head CT.
-
-    Args:
-        y_mm: (Y,) centers of voxels.
-        z_mm: (Z,) likewise.
-        width_mm: extent of a voxel.
-        stack: its slices run along x.
-        preview: don't cut voxels.
-
-    Returns:
-        (Z * Y, K * J) sparse, entries of the same place not summed.
-    """
-    rows, normal, origins = stack.hu.shape[1], stack.normal_ras[1:], stack.origins_ras_mm[:, 1:]
-    row_step = stack.row_step_ras_mm[1:] / (stack.row_step_ras_mm[1:] @ stack.row_step_ras_mm[1:])
-    crossed = TILTED_PARTS * width_mm * np.abs(normal) / float(np.median(stack.gaps_mm))
-    counts = np.ones(2, int) if preview else np.maximum(np.ceil(crossed), FEWEST_POINTS).astype(int)
-    y, z = (
-        (centers[:, None] + ((np.arange(count) + 0.5) / count - 0.5) * width_mm)
-        for centers, count in zip((y_mm, z_mm), counts, strict=True)
-    )
-    y, z = y[None, :, :, None], z[:, None, None, :]
-    positions, depth = origins @ normal, y * normal[0] + z * normal[1]
-    lower, to_upper, _ = bracket(depth, positions)
-    reach = width_mm / counts @ np.abs(normal)
-    start, end = positions[0] - stack.gaps_mm[0] / 2, positions[-1] + stack.gaps_mm[-1] / 2
-    within = np.clip((depth - start) / reach + 0.5, 0, 1) * np.clip((end - depth) / reach + 0.5, 0, 1)
-    coordinate, first = y * row_step[0] + z * row_step[1], origins @ row_step
-    extent = float(np.hypot(*(width_mm / counts * row_step)))  # of a part along the rows, as the box of the same spread
-    share = (within / counts.prod()).astype(np.float32)
-    weights, sources = [], []
-    for k, weight in ((lower, 1 - to_upper), (lower + 1, to_upper)):
-        of_rows, row = even_footprint(coordinate - first[k], extent, rows)
-        weights.append(of_rows * (share * weight.astype(np.float32))[..., None])
-        sources.append(row + (k * rows).astype(np.int32)[..., None])
-    entries, places = (np.stack(parts, axis=2).reshape(len(z_mm) * len(y_mm), -1) for parts in (weights, sources))
-    ends = np.arange(len(entries) + 1, dtype=np.int32) * entries.shape[1]
-    return csr_array((entries.ravel(), places.ravel(), ends), shape=(len(entries), len(origins) * rows))
-
-
-def resample_oblique(stack: SliceStack, grid: Grid, hu_range: HURange, preview: bool = False) -> Planes:
+def resample_oblique(stack: SliceStack, grid: Grid, hu_range: HURange, options: Options) -> Planes:
     """Average over points within each voxel; yields plane after plane of the grid, HU above air."""
     _, rows, columns = stack.hu.shape
     to_index = np.linalg.pinv(np.stack([stack.column_step_ras_mm, stack.row_step_ras_mm], axis=1))  # (2, 3)
@@ -167,7 +144,7 @@ def resample_oblique(stack: SliceStack, grid: Grid, hu_range: HURange, preview: 
     first = stack.origins_ras_mm @ to_index.T
     values = np.clip(stack.hu, *hu_range).ravel()
     x, y, z = (grid.centers_mm(axis) for axis in range(3))
-    offsets = [np.zeros(1) if preview else sub_offsets(stack, grid, axis, OBLIQUE_POINTS) for axis in range(3)]
+    offsets = [np.zeros(1) if options.preview else sub_offsets(stack, grid, axis, OBLIQUE_POINTS) for axis in range(3)]
     points = list(itertools.product(*offsets))
     for plane in range(len(z)):
         out = np.zeros((1, *grid.shape_zyx[1:]), np.float32)
@@ -236,8 +213,8 @@ def sub_offsets(stack: SliceStack, grid: Grid, axis: int, points: int) -> Floats
     return ((np.arange(count) + 0.5) / count - 0.5) * grid.spacing_mm
 
 
-def above_air(plane: NDArray[np.int16], hu_range: HURange) -> NDArray[np.float32]:
+def above_air(plane: NDArray[np.int16], hu_range: HURange) -> NDArray[np.uint16]:
     """Return a slice clamped and counted from air, so that air is 0 and weights that sum to less than 1 add air."""
-    floats = np.ascontiguousarray(np.clip(plane, *hu_range)).astype(np.float32)
-    floats -= np.float32(hu_range[0])
-    return floats
+    above = np.clip(plane, *hu_range).view(np.uint16)
+    above -= np.uint16(hu_range[0] & 0xFFFF)  # what overflows on the way comes back
+    return above

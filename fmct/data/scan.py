@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmct.data.dicom import SliceHeader, read_frames_hu, read_hu
+from fmct.data.dicom import SliceHeader, read_frames_hu, read_slice_hu
 from fmct.data.geometry import LPS_TO_RAS, SliceStack, Vectors, gantry_tilt_deg, stack_from_affine
 from fmct.data.nifti import content_id, load_nifti, open_nifti, stem
 from fmct.data.privacy import uid_hash
@@ -128,7 +128,7 @@ def scan_id_of(slices: Sequence[SliceHeader]) -> str:
 def pixels_hash(header: SliceHeader) -> str:
     """Return a text that tells an image by its pixels, however they are compressed; "" where they can't be read."""
     try:
-        return hashlib.sha256(read_hu(header.path, header.frame).tobytes()).hexdigest()
+        return hashlib.sha256(read_slice_hu(header).tobytes()).hexdigest()
     except ScanError:
         return ""
 
@@ -149,13 +149,18 @@ def stack_from_slices(slices: Sequence[SliceHeader]) -> SliceStack:
     for k, header in enumerate(slices):
         places.setdefault(header.path, []).append(k)
     for path, numbers in places.items():  # a multi-frame file holds many slices, and is opened once
-        frames = read_frames_hu(path, [slices[k].frame for k in numbers])
+        if len(numbers) == 1:
+            (k,) = numbers
+            frames = iter([read_slice_hu(slices[k], hu[k] if len(hu) else None)])
+        else:
+            frames = read_frames_hu(path, [slices[k].frame for k in numbers])
         for k, pixels in zip(numbers, frames, strict=True):
             if pixels.shape != shape:
                 raise ScanError(RejectCode.UNREADABLE, path, f"pixels {pixels.shape}, header says {shape}")
             if not len(hu):  # not before the first image has shown that its header doesn't make up its size
                 hu = np.empty((len(slices), *shape), np.int16)
-            hu[k] = pixels
+            if not np.may_share_memory(pixels, hu):
+                hu[k] = pixels
     across, down = np.reshape(first.orientation_lps, (2, 3))
     row_step = down / np.linalg.norm(down) * first.pixel_spacing_mm[0] * LPS_TO_RAS
     column_step = across / np.linalg.norm(across) * first.pixel_spacing_mm[1] * LPS_TO_RAS

@@ -34,7 +34,7 @@ def find_scans(
     Raises:
         UsageError: when a path doesn't exist.
     """
-    return judged_scans(looked_at(paths, UNSHARED_KEY, workers, root), rules)
+    return judged_scans(looked_at(paths, UNSHARED_KEY, workers, root, pixels=True), rules)
 
 
 def judged_scans(files: Iterable[tuple[Path, Seen]], rules: Rules = ALL_RULES) -> tuple[list[Scan], list[Reject]]:
@@ -94,10 +94,10 @@ def slice_headers(
 
 
 def looked_at(
-    paths: Sequence[Path], key: bytes, workers: int | Workers, root: Path | None = None
+    paths: Sequence[Path], key: bytes, workers: int | Workers, root: Path | None = None, pixels: bool = False
 ) -> Iterator[tuple[Path, Seen]]:
-    """Yield every file under some paths and what it is."""
+    """Yield every file under some paths and what it is; with `pixels`, headers keep how to decode their slices."""
     files = ((path, stamp_of(path)) for path in files_under([Path(path) for path in paths], root))
-    for part in run_jobs((HeaderJob(batch, key) for batch in in_batches(files)), workers):
+    for part in run_jobs((HeaderJob(batch, key, pixels) for batch in in_batches(files)), workers):
         for path, _, seen in part:
             yield path, seen

@@ -76,7 +76,7 @@ def studies_in(path: Path, whole: Batch, workers: Workers) -> Iterator[list[Scan
     rules = rules_of(whole.rows[0])
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(sqlite3.connect(f"{folder}/headers")) as database:
         database.execute("create table headers (study text, content blob)")
-        for _, seen in looked_at([path], UNSHARED_KEY, workers, whole.root.resolve()):
+        for _, seen in looked_at([path], UNSHARED_KEY, workers, whole.root.resolve(), pixels=True):
             if isinstance(seen, list):
                 database.executemany(
                     "insert into headers values (?, ?)", [(study_of(header), pickle.dumps(header)) for header in seen]

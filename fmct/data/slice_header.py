@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydicom.dataset import Dataset
-
-from fmct.data.elements import integer, numbers, text
+from fmct.data.elements import Elements, integer, numbers, text
+from fmct.data.pixel_source import PixelSource
 from fmct.data.privacy import age_years, keyed_id, uid_hash, years_between
 from fmct.data.rejection import RejectCode, ScanError
 
@@ -32,6 +31,8 @@ class SliceHeader:
         study_description: `keyed_id` of the StudyDescription in small letters, for it may name the patient.
         says_bone: whether the series' description calls it a bone reconstruction.
         damage: why its pixels can't be used, as `CODE: detail`; "" where nothing of the kind shows in the header.
+        pixels: how to decode them without reading the header again, where that was asked for and the file has only one
+            image.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class SliceHeader:
     study_description: str
     says_bone: bool
     damage: str = ""
+    pixels: PixelSource | None = field(default=None, repr=False)
 
 
 class SliceError(ScanError):
@@ -85,7 +87,7 @@ class SliceError(ScanError):
         return SliceError, (self.code, self.detail, self.header)
 
 
-def header_from(dataset: Dataset, path: Path, key: bytes) -> SliceHeader:
+def header_from(dataset: Elements, path: Path, key: bytes) -> SliceHeader:
     """Pick what is needed from a data set; strings that all slices of a series share are kept once."""
     kvp = numbers(dataset, "KVP")
     return SliceHeader(
@@ -123,7 +125,7 @@ def hashed(function: Callable[..., str], *values: Any) -> str:
     return function(*values) if all(values) else ""
 
 
-def age_at_study(dataset: Dataset) -> float:
+def age_at_study(dataset: Elements) -> float:
     """Return the age in years: as stated, else from the dates of birth and study; NaN where neither says."""
     stated = age_years(text(dataset, "PatientAge"))
     if not math.isnan(stated):

@@ -78,14 +78,19 @@ def padding_mask(
     low, high = min(ends), max(ends)
     if np.isnan(low):
         return np.asarray(np.isnan(values))
-    mask: NDArray[np.bool_] = (values >= low) & (values <= high)
-    if whole is not values:
-        mask |= (whole >= low) & (whole <= high)
+    mask = between(values, low, high)
+    if not np.may_share_memory(whole, values):  # else there was nothing in the unused bits
+        mask |= between(whole, low, high)
     if max(low * slope + intercept, high * slope + intercept) < AIR_BELOW_HU or not mask.any():
         return mask
     labels, _ = ndimage.label(mask)
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return np.isin(labels, np.unique(border[border > 0]))
+
+
+def between(values: NDArray[Any], low: float, high: float) -> NDArray[np.bool_]:
+    """Return which values lie within two ends, which may be the same."""
+    return np.asarray(values == low if low == high else (values >= low) & (values <= high))
 
 
 def as_stored(value: int, bits_allocated: int, signed: bool) -> int:
@@ -103,7 +108,13 @@ def as_stored(value: int, bits_allocated: int, signed: bool) -> int:
     return value - (1 << bits) if signed and value >> (bits - 1) else value
 
 
-def to_hu(values: NDArray[Any], padding: NDArray[np.bool_] | None, slope: float, intercept: float) -> NDArray[np.int16]:
+def to_hu(
+    values: NDArray[Any],
+    padding: NDArray[np.bool_] | None,
+    slope: float,
+    intercept: float,
+    out: NDArray[np.int16] | None = None,
+) -> NDArray[np.int16]:
     """Apply slope and intercept.
 
     Args:
@@ -111,6 +122,7 @@ def to_hu(values: NDArray[Any], padding: NDArray[np.bool_] | None, slope: float,
         padding: (J, I) where nothing was measured.
         slope: HU per stored unit.
         intercept: HU of a stored 0.
+        out: (J, I) where they may be put, to spare a copy.
 
     Returns:
         (J, I) int16 HU, rounded, `PADDING_HU` where nothing was measured; values beyond int16 are limited.
@@ -129,7 +141,7 @@ def to_hu(values: NDArray[Any], padding: NDArray[np.bool_] | None, slope: float,
             low, high = int(values.min()) + int(intercept), int(values.max()) + int(intercept)
             if low > PADDING_HU and high <= HIGHEST_HU:  # fits, so that what overflows on the way comes back
                 shift = np.array(int(intercept) & 0xFFFF, np.uint16).view(np.int16)
-                return marked(values.view(np.int16) + shift, padding)
+                return marked(np.add(values.view(np.int16), shift, out=out), padding)
         scaled = measured.astype(np.int32 if values.dtype.itemsize < 4 else np.int64) + int(intercept)
     else:
         scaled = np.rint(measured * float(slope) + float(intercept))
@@ -139,5 +151,5 @@ def to_hu(values: NDArray[Any], padding: NDArray[np.bool_] | None, slope: float,
 def marked(hu: NDArray[np.int16], padding: NDArray[np.bool_] | None) -> NDArray[np.int16]:
     """Mark where nothing was measured, in place."""
     if padding is not None:
-        hu[padding] = PADDING_HU
+        np.copyto(hu, np.int16(PADDING_HU), where=padding)
     return hu

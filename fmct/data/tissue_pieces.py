@@ -85,8 +85,7 @@ def crown_of(grid: Grid, brain: EnclosedBrain) -> BitMask:
     """Return the part of space where there is no face: over the top of the brain, no further to the front than it."""
     assert brain.high_ras_mm is not None
     _, y, z = (grid.centers_mm(axis) for axis in range(3))
-    over = (z > brain.high_ras_mm[2] - CROWN_MM)[:, None] & (y < brain.high_ras_mm[1])
-    return BitMask.of(np.broadcast_to(over[..., None], grid.shape_zyx))
+    return BitMask.box(z > brain.high_ras_mm[2] - CROWN_MM, y < brain.high_ras_mm[1], np.ones(grid.shape_zyx[2], bool))
 
 
 def divided(deep: BitMask, core: BitMask, grid: Grid, brain: EnclosedBrain) -> tuple[BitMask, BitMask] | None:
@@ -102,7 +101,7 @@ def divided(deep: BitMask, core: BitMask, grid: Grid, brain: EnclosedBrain) -> t
     assert brain.high_ras_mm is not None
     low, high = (grid.indices_xyz(edge) / 2 for edge in (brain.low_ras_mm, brain.high_ras_mm))
     beside = deep.above(max(int(2 * low[2]) - round(UNDER_BRAIN_MM / grid.spacing_mm), 0))
-    pieces, count = ndimage.label(beside.unpacked()[::2, ::2, ::2])
+    pieces, count = ndimage.label(beside.every_other())
     places = np.rint(grid.indices_xyz(brain.pieces_ras_mm) / 2).astype(int)[:, ::-1]
     inside = ((places >= 0) & (places < pieces.shape)).all(axis=1)
     votes = np.bincount(pieces[tuple(places[inside].T)], minlength=count + 1)[1:]
@@ -124,9 +123,7 @@ def divided(deep: BitMask, core: BitMask, grid: Grid, brain: EnclosedBrain) -> t
     def grow(numbers: list[int]) -> BitMask:
         chosen = np.zeros(count + 1, bool)
         chosen[numbers] = True
-        coarse = chosen[pieces].repeat(2, axis=0).repeat(2, axis=1).repeat(2, axis=2)
-        z, y, x = deep.shape_zyx
-        return BitMask.of(coarse[:z, :y, :x]) & deep
+        return BitMask.doubled(chosen[pieces], deep.shape_zyx) & deep
 
     found = grow([head])
     if not rivals:
@@ -182,7 +179,7 @@ def largest_body(hu: NDArray[np.int16], tissue: BitMask, voxel_mm: float) -> Bit
     bone = hu > BONE_HU
     body = heaviest(tissue, bone, voxel_mm)
     if body is None or np.count_nonzero(bone & body.unpacked()) < LEAST_BONE_SHARE * np.count_nonzero(bone):
-        body = heaviest(filled(BitMask.of(hu > SHELL_HU)), bone, voxel_mm)
+        body = heaviest(filled(BitMask.exceeding(hu, SHELL_HU)), bone, voxel_mm)
         return None if body is None else closed_upwards(body, voxel_mm)
     return body
 
@@ -213,24 +210,9 @@ def filled(mask: BitMask, closing: int = 2) -> BitMask:
     Cavities are looked for in voxels of twice the size, after gaps are closed.
     """
     closed = mask.closed(closing)
-    half = halved(closed.unpacked())
-    air, _ = ndimage.label(np.pad(~half, ((0, 0), (1, 1), (1, 1)), constant_values=True), IN_PLANE)
+    air, _ = ndimage.label(np.pad(~closed.halved(), ((0, 0), (1, 1), (1, 1)), constant_values=True), IN_PLANE)
     outside = np.zeros(int(air.max()) + 1, bool)
     outside[np.unique(air[:, 0])] = True
     holes = (~outside[air] & (air > 0))[:, 1:-1, 1:-1]
-    whole = holes.repeat(2, axis=0).repeat(2, axis=1).repeat(2, axis=2)
-    z, y, x = mask.shape_zyx
-    beyond = ~(closed | BitMask.of(whole[:z, :y, :x]).grown(closing + 1))
+    beyond = ~(closed | BitMask.doubled(holes, mask.shape_zyx).grown(closing + 1))
     return ~beyond.grown(3 * closing, within=~mask)  # where the gaps were, air comes back in
-
-
-def halved(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return in voxels of twice the size where any of a mask is."""
-    for axis in range(3):
-        even = mask.take(range(0, mask.shape[axis], 2), axis=axis)
-        odd = mask.take(range(1, mask.shape[axis], 2), axis=axis)
-        index = [slice(None)] * 3
-        index[axis] = slice(odd.shape[axis])
-        even[tuple(index)] |= odd
-        mask = even
-    return mask

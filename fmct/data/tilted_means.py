@@ -1,0 +1,73 @@
+"""Means over voxels of slices that are turned about x, by a gantry tilt or an oblique reformat.
+
+Along y and z, a voxel is cut into parts. In each, the weights of the two slices around it are those at its middle;
+along the rows of both slices the mean is exact. Against the exact mean of a real head this is off by at most a few HU
+at the edge of bone: well below the noise of a head CT.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from fmct.data.footprint import Floats, bracket, even_footprint
+from fmct.data.geometry import SliceStack
+
+PARTS_PER_SLICE = 6
+FEWEST_PARTS = 2
+"""Along an axis: for each slice that a voxel crosses there, and at all."""
+
+
+class TiltedMeans:
+    """The weights of rows of slices in the means over voxels of the yz plane.
+
+    Args:
+        stack: its slices run along x.
+        width_mm: extent of a voxel.
+        preview: don't cut voxels.
+    """
+
+    def __init__(self, stack: SliceStack, width_mm: float, preview: bool = False) -> None:
+        self.rows = stack.hu.shape[1]
+        gaps, origins, step = stack.gaps_mm, stack.origins_ras_mm[:, 1:], stack.row_step_ras_mm[1:]
+        self.normal, self.row_step = stack.normal_ras[1:], step / (step @ step)
+        self.positions, self.first_rows = origins @ self.normal, origins @ self.row_step
+        self.ends = self.positions[0] - gaps[0] / 2, self.positions[-1] + gaps[-1] / 2
+        crossed = PARTS_PER_SLICE * width_mm * np.abs(self.normal) / float(np.median(gaps))
+        counts = np.ones(2, int) if preview else np.maximum(np.ceil(crossed), FEWEST_PARTS).astype(int)
+        offsets = (((np.arange(count) + 0.5) / count - 0.5) * width_mm for count in counts)
+        self.parts = [axis.reshape(-1, 1) for axis in np.meshgrid(*offsets, indexing="ij")]
+        self.depth = float(width_mm / counts @ np.abs(self.normal))
+        self.extent = float(np.hypot(*(width_mm / counts * self.row_step)))
+        """Of a part, across the slices in mm, and along the rows in rows, as the box of the same spread."""
+
+    def weights(self, y_mm: Floats, z_mm: Floats) -> csr_array:
+        """Return the weights for some voxels.
+
+        Args:
+            y_mm: (N,) centers of the voxels.
+            z_mm: (N,) likewise.
+
+        Returns:
+            (N, K * J) float32, sparse, entries of the same place not summed.
+        """
+        y, z = y_mm + self.parts[0], z_mm + self.parts[1]
+        depth = y * self.normal[0] + z * self.normal[1]
+        below, to_upper, _ = bracket(depth, self.positions)
+        slices = np.stack([below, below + 1])
+        places = y * self.row_step[0] + z * self.row_step[1] - self.first_rows[slices]
+        weights, sources = even_footprint(places, self.extent, self.rows)
+        share = self.within(depth) / np.float32(len(y))
+        to_upper = to_upper.astype(np.float32)
+        weights *= np.stack([(1 - to_upper) * share, to_upper * share])
+        sources += (slices * self.rows).astype(np.int32)
+        entries, places = (np.ascontiguousarray(a.reshape(-1, len(y_mm)).T).ravel() for a in (weights, sources))
+        ends = np.arange(len(y_mm) + 1, dtype=np.int32) * (len(entries) // max(len(y_mm), 1))
+        return csr_array((entries, places, ends), shape=(len(y_mm), len(self.positions) * self.rows))
+
+    def within(self, depth_mm: Floats) -> NDArray[np.float32]:
+        """Return which share of parts (P, N), by the depth of their middles, lies within the scan."""
+        share: Floats = np.clip((depth_mm - self.ends[0]) / self.depth + 0.5, 0, 1)
+        share *= np.clip((self.ends[1] - depth_mm) / self.depth + 0.5, 0, 1)
+        return share.astype(np.float32)
