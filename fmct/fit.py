@@ -94,8 +94,9 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True if start.checkpoint else None)
     if trainer.interrupted:
         raise KeyboardInterrupt
+    tensors = trainer.strategy.lightning_module_state_dict()  # from all processes, where they are divided
     if trainer.is_global_zero:
-        export_run(task, experiment, data, start.folder / "weights", trainer.global_step)
+        export_run(task, tensors, experiment, data, start.folder / "weights", trainer.global_step)
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         throughput = next(c for c in callbacks if isinstance(c, Throughput))
         write_environment(

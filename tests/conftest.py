@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,3 +102,14 @@ def tree(tmp_path: Path) -> Path:
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     """What counts how much of an archive `fmct index` looks at."""
     return Work(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Run everything with one thread, as processes beside this one: with another number, sums differ in the last bit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -78,7 +78,6 @@ def test_a_backbone_is_one_file_and_its_name(clone: Path, tiny: TinyCohort) -> N
     patch(
         clone / "fmct" / "models" / "backbones.py",
         "fmct/models/backbones.py",
-        "from typing import Annotated\nfrom pydantic import Field\n"
         "from fmct.models.convmixer3d import ConvMixer3D, ConvMixer3DConfig",
     )
     where = ["--data.manifest", str(tiny.manifest), "--data.cache", str(tiny.cache), "--input.voxels", "24"]

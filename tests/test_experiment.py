@@ -36,9 +36,16 @@ def test_every_experiment_validates_and_is_named_after_its_file(path: Path) -> N
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_experiment_takes_the_smoke_overlay(path: Path) -> None:
-    experiment = load_experiment([path, EXPERIMENTS / "overlays" / "smoke.yaml"])
+    overlay = "smoke_resnet.yaml" if load_experiment([path]).backbone.kind == "resnet" else "smoke.yaml"
+    experiment = load_experiment([path, EXPERIMENTS / "overlays" / overlay])
     assert experiment.trainer.max_steps == 2
     assert experiment.task == load_experiment([path]).task
+
+
+def test_a_size_by_name_takes_the_smoke_overlay_too(tmp_path: Path) -> None:
+    path = write(tmp_path, SMOKE.read_text().replace("width: 96, depth: 3, heads: 4", "size: huge"))
+    assert load_experiment([path]).backbone.width == 1280
+    assert load_experiment([path, EXPERIMENTS / "overlays" / "smoke.yaml"]).backbone.width == 48
 
 
 def test_the_contract_example_of_the_documentation_holds() -> None:
@@ -127,7 +134,11 @@ def test_null_is_a_value_on_the_command_line() -> None:
         ("trainer: {max_epochs: null}", ["a run must end"]),
         ("name: ../elsewhere", ["name"]),
         ("task: {crops: {share: [0.9, 0.2]}}", ["least <= greatest"]),
-        ("backbone: {width: 100}", ["width 100 must be divisible"]),
+        ("backbone: {width: 101}", ["backbone: width 101 must be", "divisible by 4 heads: try 100 or 104"]),
+        ("backbone: {size: big}", ["backbone.size", "'small', 'base'"]),
+        ("backbone: {size: base, depth: 4}", ["backbone: size base has no effect beside width 96, depth 4, heads 4"]),
+        ("backbone: {kind: resnet, depth: 18}", ["unknown key backbone.width", "kind resnet has no such key"]),
+        ("backbone: null", ["backbone: "]),
     ],
 )
 def test_wrong_keys_and_values_say_which_and_what_instead(tmp_path: Path, text: str, expected: list[str]) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from fmct.console.errors import UsageError
 from fmct.experiment.optim import OptimizerConfig, cosine, decay_groups, linear, warmup_cosine
+from fmct.models.cnn import ResNet, ResNetConfig
 from fmct.models.vit3d import ViT3DConfig
 
 
@@ -91,3 +94,72 @@ def test_adamw_takes_a_step() -> None:
     layer(torch.ones(2, 4)).sum().backward()
     optimizer.step()
     assert not torch.equal(before, layer.weight)
+
+
+def backbone_and_head() -> nn.ModuleDict:
+    backbone = ViT3DConfig(width=24, depth=3, heads=2, patch_voxels=6, registers=2, layer_scale=0.1).build(1, 12)
+    return nn.ModuleDict({"backbone": backbone, "head": nn.Linear(24, 2)})
+
+
+def test_layers_learn_slower_the_nearer_they_are_to_the_patches() -> None:
+    model = backbone_and_head()
+    optimizer, _ = OptimizerConfig(lr=2.0, layer_decay=0.5, warmup_fraction=0).build([(model, 1.0)], 8, 10)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    by_name = {name: rates[id(p)] for name, p in model.named_parameters()}
+    expected = {"patch_embedding": 4, "cls_token": 4, "register_tokens": 4, "positions": 4, "norm": 0}
+    for name, rate in by_name.items():
+        part, *rest = name.removeprefix("backbone.").split(".")
+        after = 3 - int(rest[0]) if part == "blocks" else expected.get(part, 0)
+        assert rate == pytest.approx(2.0 * 0.5**after), name
+    assert len(by_name) == len(rates)
+    assert len(optimizer.param_groups) == 2 * (3 + 2)  # a layer's weights that decay, and its others
+
+
+def test_a_module_without_a_backbone_and_a_factor_go_with_layer_decay() -> None:
+    model = backbone_and_head()
+    parts = [(model["head"], 1.0), (model["backbone"], 0.01)]
+    optimizer, _ = OptimizerConfig(lr=1.0, layer_decay=0.5, warmup_fraction=0).build(parts, 8, 10)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(model["head"].weight)] == pytest.approx(1.0)
+    assert rates[id(model["backbone"].norm.weight)] == pytest.approx(0.01)
+    assert rates[id(model["backbone"].positions)] == pytest.approx(0.01 * 0.5**4)
+
+
+def test_without_layer_decay_groups_are_what_they_were() -> None:
+    """Checkpoints number parameters by group, so older ones go on only where groups stay."""
+    model = backbone_and_head()
+    optimizer, _ = OptimizerConfig(lr=1.0, weight_decay=0.3).build([(model, 1.0)], 8, 10)
+    named = list(model.named_parameters())
+    excluded = {"backbone.cls_token", "backbone.register_tokens", "backbone.positions"}
+    decaying = [p for n, p in named if p.ndim >= 2 and n not in excluded]
+    others = [p for n, p in named if p.ndim < 2 or n in excluded]
+    for group, parameters, decay in zip(optimizer.param_groups, (decaying, others), (0.3, 0.0), strict=True):
+        assert [id(p) for p in group["params"]] == [id(p) for p in parameters]
+        assert group["weight_decay"] == decay
+
+
+def test_layer_decay_of_a_backbone_without_layers_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(ResNet, "layer_of")
+    with pytest.raises(UsageError, match=r"the backbone resnet names none[\s\S]*optimizer.layer_decay"):
+        OptimizerConfig(lr=1.0, layer_decay=0.5).build([(ResNetConfig(depth=10, widen=0.125).build(1, 16), 1.0)], 8, 10)
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.7])
+def test_every_step_has_the_learning_rate_of_the_formula(layer_decay: float) -> None:
+    steps, batch, warmup = 40, 512, 4
+    config = OptimizerConfig(
+        lr=1e-3, lr_per_batch_of=256, warmup_fraction=0.1, final_lr_fraction=0.02, layer_decay=layer_decay
+    )
+    model = backbone_and_head()
+    optimizer, schedule = config.build([(model, 0.5)], batch, steps)
+    seen = []
+    for _ in range(steps):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    t = np.arange(steps)
+    rising = (t + 1) / warmup
+    falling = 0.02 + 0.98 * (1 + np.cos(np.pi * (t - warmup) / (steps - warmup - 1))) / 2
+    factor = np.where(t < warmup, rising, falling)
+    layers = np.repeat(layer_decay ** np.arange(5.0), 2) if layer_decay < 1 else np.ones(2)
+    np.testing.assert_allclose(seen, 1e-3 * batch / 256 * 0.5 * factor[:, None] * layers, rtol=1e-6)

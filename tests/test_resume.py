@@ -24,6 +24,7 @@ from fmct.callbacks.nan_guard import NanGuard
 from fmct.experiment.loading import as_record, completed, load_experiment
 from fmct.fit import main
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 KILLED_RUNS = Path(__file__).resolve().parent / "killed_runs.py"
 STEPS_PER_EPOCH, STEPS = 6, 16
@@ -97,15 +98,6 @@ def run_recorded(monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> list[tupl
         patch.setattr(NanGuard, "on_train_batch_start", record)
         assert main(flags) == 0
     return seen
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run everything with one thread, as the runs that are killed: with another number, sums differ in the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from fmct.callbacks.run_progress import BarProgress, PlainProgress
 from fmct.callbacks.step_flops import StepFlops
 from fmct.data.dataset import ScanDataset
 from fmct.fit import main
-from fmct.models.vit3d import Block
+from fmct.models.blocks import Block
 
 
 def counted(work: Any) -> int:

@@ -7,10 +7,12 @@ from pydantic import ValidationError
 
 from fmct.console.errors import UsageError
 from fmct.losses.reconstruction import patchify, reconstruction_loss
+from fmct.models.blocks import drop_path
 from fmct.models.decoder import DecoderConfig
 from fmct.models.masking import draw_noise, random_keep
 from fmct.models.positions import interpolate_positions, patch_grid, sincos_positions
-from fmct.models.vit3d import ViT3D, ViT3DConfig, drop_path
+from fmct.models.vit3d import ViT3D, ViT3DConfig
+from fmct.models.vit_sizes import SIZES as PRESETS
 
 SIZES = {"width": 24, "depth": 2, "heads": 2, "patch_voxels": (2, 4, 3)}
 INPUT_ZYX = (8, 8, 9)
@@ -118,8 +120,9 @@ def test_sincos_positions() -> None:
         own = positions.movedim(axis, 0)[:, 0, 0, 4 * axis : 4 * axis + 4]
         expected = [[f(i * w) for f in (math.sin, math.cos) for w in (1.0, 0.01)] for i in range(n)]
         torch.testing.assert_close(own, torch.tensor(expected))
-    with pytest.raises(UsageError, match="divisible by 6"):
-        sincos_positions(16, (2, 2, 2))
+    padded = sincos_positions(16, (2, 3, 4))[0].reshape(2, 3, 4, 16)  # 6 doesn't divide 16
+    assert torch.equal(padded[..., :12], positions)
+    assert not padded[..., 12:].any()
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -147,6 +150,54 @@ def test_activation_checkpointing_changes_no_gradient() -> None:
         torch.testing.assert_close(plain, recomputed)
 
 
+@pytest.mark.parametrize(("size", "millions"), [("small", 22), ("base", 86), ("large", 304), ("huge", 632)])
+def test_sizes_are_the_published_ones(size: str, millions: int) -> None:
+    config = ViT3DConfig.model_validate({"size": size, "patch_voxels": 12})
+    assert config == ViT3DConfig(**PRESETS[size]._asdict())
+    assert config.model_dump() == ViT3DConfig(**PRESETS[size]._asdict()).model_dump()
+    with torch.device("meta"):
+        model = config.build(1, 96)
+    in_blocks = sum(p.numel() for p in model.blocks.parameters())
+    assert in_blocks == config.depth * (12 * config.width**2 + 13 * config.width)
+    published_rest = (16 * 16 * 3 + 1 + 197 + 1 + 2) * config.width  # patches of 16² in color, positions, CLS, norm
+    assert (in_blocks + published_rest) / 1e6 == pytest.approx(millions, abs=1.2)
+    assert model.positions.shape == (1, 512, config.width)
+
+
+def test_explicit_numbers_win_over_a_size_unless_nothing_is_left_of_it() -> None:
+    config = ViT3DConfig.model_validate({"size": "small", "depth": 3})
+    assert (config.width, config.depth, config.heads) == (384, 3, 6)
+    assert ViT3DConfig.model_validate({"size": "base", "width": 768, "depth": 12, "heads": 12}) == ViT3DConfig()
+    with pytest.raises(ValidationError, match="size small has no effect beside width 768, depth 12, heads 12"):
+        ViT3DConfig.model_validate({"size": "small", "width": 768, "depth": 12, "heads": 12})
+    for wrong in ("tiny", ["small"]):
+        with pytest.raises(ValidationError, match="size"):
+            ViT3DConfig.model_validate({"size": wrong})
+
+
+def test_layer_scale_multiplies_the_branches() -> None:
+    plain, scaled = tiny(), tiny(layer_scale=0.5)
+    x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(2))
+    block, expected = plain.blocks[0], x
+    for norm, branch in ((block.norm1, block.attention), (block.norm2, block.mlp)):
+        expected = expected + 0.5 * branch(norm(expected))
+    torch.testing.assert_close(scaled.blocks[0](x), expected)
+    assert {n for n, _ in scaled.named_parameters()} - {n for n, _ in plain.named_parameters()} == {
+        f"blocks.{i}.scale{j}" for i in range(2) for j in (1, 2)
+    }
+
+
+def test_layers_count_from_the_patches_to_the_final_norm() -> None:
+    model = tiny(layer_scale=0.1)
+    layers = {name: model.layer_of(name) for name, _ in model.named_parameters()}
+    assert model.layers == 3
+    assert {name for name, layer in layers.items() if layer == 0} == {
+        *("cls_token", "register_tokens", "positions", "patch_embedding.weight", "patch_embedding.bias")
+    }
+    assert {name for name, layer in layers.items() if layer == 3} == {"norm.weight", "norm.bias"}
+    assert all(layer == 1 + int(n.split(".")[1]) for n, layer in layers.items() if n.startswith("blocks."))
+
+
 def test_drop_path() -> None:
     torch.manual_seed(0)
     dropped = drop_path(torch.ones(20_000, 2, 3), 0.3)
@@ -164,6 +215,7 @@ def test_drop_path() -> None:
 def test_no_decay_names_are_parameters() -> None:
     for registers in (0, 4):
         model = tiny(registers=registers)
+        assert "positions" not in tiny(positions="rope").no_decay_names()
         tokens = {n for n, p in model.named_parameters() if n.endswith("token") or n.endswith("tokens")}
         assert model.no_decay_names() == tokens | {"positions"}
     decoder = DecoderConfig(depth=1, width=12, heads=2).build(model, 1)
@@ -185,10 +237,12 @@ def test_copies_are_equal_and_apart() -> None:
 
 
 def test_bad_configurations_name_what_would_do() -> None:
-    with pytest.raises(ValidationError, match=r"width 100 must be divisible by 6 .* by 12 heads: try 96 or 108"):
+    with pytest.raises(ValidationError, match=r"width 100 must .* divisible by 12 heads: try 96 or 108"):
         ViT3DConfig(width=100)
-    with pytest.raises(ValidationError, match=r"width 4 .* try 12"):
+    with pytest.raises(ValidationError, match=r"width 4 must be at least 6 .* try 8 "):
         DecoderConfig(width=4, heads=4)
+    with pytest.raises(ValidationError, match="heads of 4 must be even and at least 6"):
+        ViT3DConfig(width=16, heads=4, positions="rope")
     for changes in ({"registers": -1}, {"drop_path": 1.0}, {"patch_voxels": (4, 0, 4)}, {"pach": 3}):
         with pytest.raises(ValidationError):
             ViT3DConfig.model_validate(changes)

@@ -143,7 +143,7 @@ class NanGuard(L.Callback):
             FmctError: naming the first such tensor; nothing is written, and the checkpoint before stays the last.
         """
         self._refuse()
-        tensors = {name: t for name, t in named_state(pl_module) if t.is_floating_point()}
+        tensors = {name: t for name, t in named_state(pl_module) if t.is_floating_point() and t.numel()}
         norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(tensors.values()), float("inf"))])
         if trainer.strategy.reduce_boolean_decision(bool(norms.isfinite().all()), all=True):
             return

@@ -43,7 +43,7 @@ class Pictures(L.Callback):
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         draw = getattr(pl_module, "pictures", None)
-        if draw is None or not trainer.is_global_zero or trainer.global_step == self.last_step:
+        if draw is None or trainer.global_step == self.last_step:
             return
         self.last_step = trainer.global_step
         was_training = pl_module.training
@@ -51,6 +51,8 @@ class Pictures(L.Callback):
         with torch.no_grad():
             pictures: dict[str, Tensor] = draw(self.batch)
         pl_module.train(was_training)
+        if not trainer.is_global_zero:  # but every process draws: where parameters are divided, it takes all of them
+            return
         for name, picture in pictures.items():
             picture = torch.nan_to_num(picture.cpu().float()).clamp(0, 1)
             for logger in trainer.loggers:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,7 +19,7 @@ from pydantic_settings import (
 )
 
 from fmct.console.errors import UsageError, nearest, require_file
-from fmct.experiment.flags import known_fields, parse_flags
+from fmct.experiment.flags import known_fields, models_in, parse_flags
 from fmct.experiment.schema import Experiment
 
 
@@ -83,25 +83,27 @@ def check_yaml(path: Path) -> None:
 def value_error(error: ValidationError, where: str) -> UsageError:
     """Turn pydantic's complaints about the configuration into one UsageError, the first complaint first."""
     errors = error.errors()
-    kinds = {"mae", "dino", "classifier", "linear", "attentive", "shuffled", "balanced"}
-
-    def key_of(loc: Iterable[str | int]) -> str:
-        parts = [str(part) for part in loc]
-        return ".".join(part for i, part in enumerate(parts) if not (part in kinds and i > 0 and i < len(parts) - 1))
-
     first = errors[0]
     key = key_of(first["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
-        section = key.rsplit(".", 1)[0] + "." if "." in key else ""
-        inside = [known for known in known_fields(Experiment) if known.startswith(section)]
+        *above, unknown = first["loc"]
+        known = known_fields(Experiment)
+        section = f"{key_of(above)}." if above else ""
+        key = f"{section}{unknown}"
+        inside = [name for name in known if name.startswith(section)]
         guess = nearest(key, inside)
-        fix = (
-            f"did you mean {guess}?"
-            if guess
-            else f"{section.rstrip('.') or 'the file'} knows: {siblings(inside, section)}"
-        )
+        if key in known:
+            fix = f"leave it out: kind {above[-1]} has no such key"
+        elif guess:
+            fix = f"did you mean {guess}?"
+        else:
+            fix = f"{section.rstrip('.') or 'the file'} knows: {siblings(inside, section)}"
         return UsageError(f"unknown key {key}{more}", where, fix)
+    if first["type"] == "union_tag_not_found":
+        return UsageError(
+            f"{key}.kind is missing{more}", where, f"add {key}.kind; experiments/ has complete files to start from"
+        )
     if first["type"] == "missing":
         return UsageError(f"{key} is missing{more}", where, f"add {key}; experiments/ has complete files to start from")
     message = first["msg"].removeprefix("Value error, ")
@@ -110,6 +112,23 @@ def value_error(error: ValidationError, where: str) -> UsageError:
     return UsageError(
         f"{key + ': ' if key else ''}{message}{given}{more}", where, f"change {key or 'the keys it names'}"
     )
+
+
+def key_of(loc: Sequence[str | int]) -> str:
+    """Write where pydantic found something wrong as the user writes it: without the kinds that it chose by."""
+    key: list[str] = []
+    sections: list[type[BaseModel]] = [Experiment]
+    for part in map(str, loc):
+        chosen = [one for one in sections if "kind" in one.model_fields and one.model_fields["kind"].default == part]
+        fields = [one.model_fields[part] for one in sections if part in one.model_fields]
+        if chosen and len(sections) > 1:
+            sections = chosen
+        elif fields:
+            key.append(part)
+            sections = [inner for field in fields for inner in models_in(field.annotation)]
+        elif part.isdecimal():
+            key.append(part)
+    return ".".join(key)
 
 
 def siblings(keys: Iterable[str], section: str) -> str:
@@ -123,14 +142,11 @@ def as_record(experiment: Experiment) -> dict[str, Any]:
     return record
 
 
-def completed(record: dict[str, Any]) -> dict[str, Any]:
-    """Add to an older run's record the keys that have come since, with their defaults, which change nothing.
+def from_record(record: dict[str, Any]) -> Experiment:
+    """Read an experiment from what `as_record` gave, maybe an earlier version: keys since then have their defaults.
 
-    Args:
-        record: as `as_record` gave it, maybe of an earlier version.
-
-    Returns:
-        The record with every key of today; as it is, when it holds one that is no more.
+    Raises:
+        ValidationError: when the record holds a key that is no more.
     """
 
     class Recorded(Experiment):
@@ -140,8 +156,20 @@ def completed(record: dict[str, Any]) -> dict[str, Any]:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (init_settings,)
 
+    return Recorded(**record)
+
+
+def completed(record: dict[str, Any]) -> dict[str, Any]:
+    """Add to an older run's record the keys that have come since, with their defaults, which change nothing.
+
+    Args:
+        record: as `as_record` gave it, maybe of an earlier version.
+
+    Returns:
+        The record with every key of today; as it is, when it holds one that is no more.
+    """
     try:
-        return as_record(Recorded(**record))
+        return as_record(from_record(record))
     except ValidationError:
         return record
 

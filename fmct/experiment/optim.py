@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +12,9 @@ from pydantic import Field
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from fmct.console.errors import UsageError
 from fmct.experiment.config import Config
+from fmct.models.backbones import Backbone
 
 
 class OptimizerConfig(Config):
@@ -26,6 +29,9 @@ class OptimizerConfig(Config):
     weight_decay_end: float | None = Field(None, ge=0, description="reached by a cosine at the last step")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of all steps that warm up")
     final_lr_fraction: float = Field(1e-3, ge=0, le=1, description="learning rate at the last step / peak")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="learning rate of a backbone's layer / of the next one (0.65 to 0.75 adapts well)"
+    )
 
     def peak_lr(self, global_batch: int) -> float:
         """Return the peak learning rate for a global batch (scans per optimizer step, over all devices)."""
@@ -40,12 +46,16 @@ class OptimizerConfig(Config):
             modules: pairs of a module and the factor on its learning rate.
             global_batch: scans per optimizer step.
             total_steps: optimizer steps in the whole run.
+
+        Raises:
+            UsageError: when `layer_decay` is asked for and a module has no layers.
         """
         lr = self.peak_lr(global_batch)
         groups = [
-            group | {"lr": lr * factor}
+            group | {"lr": lr * factor * scale}
             for module, factor in modules
-            for group in decay_groups(module, self.weight_decay)
+            for scale, part in by_layer(module, self.layer_decay).items()
+            for group in decay_groups(module, self.weight_decay, part)
         ]
         if not groups:
             raise ValueError("nothing to train: no parameter requires a gradient")
@@ -57,20 +67,63 @@ class OptimizerConfig(Config):
         )
 
 
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split a module's trainable parameters into those that decay and those that don't.
+def by_layer(module: nn.Module, layer_decay: float) -> dict[float, list[tuple[str, nn.Parameter]]]:
+    """Sort a module's trainable parameters by the factor that its layer puts on the learning rate.
 
-    Weights of two dimensions and more decay, except those that the module itself names in `no_decay_names()`: tokens
-    and positions. Biases, norms and other vectors never do.
+    The factor is `layer_decay` to the power of the layers that come after (Bao et al. 2022, arXiv 2106.08254, appendix;
+    Clark et al. 2020, arXiv 2003.10555): 1 for heads and final norms, the smallest for what embeds patches.
+
+    Args:
+        module: itself or parts of it may be backbones with `layers` and `layer_of` (see `fmct.models.backbones`).
+        layer_decay: factor from one layer to the one before it; with 1 there is one factor, 1.
+
+    Returns:
+        Named parameters by factor, the largest factor first.
+
+    Raises:
+        UsageError: when a backbone has no layers.
+    """
+    trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    if layer_decay == 1:
+        return {1.0: trainable}
+    backbones: list[tuple[str, Any]] = [
+        (f"{name}." if name else "", part) for name, part in module.named_modules() if isinstance(part, Backbone)
+    ]
+    for _, backbone in backbones:
+        if not hasattr(backbone, "layer_of"):
+            raise UsageError(
+                f"layer_decay {layer_decay:g} needs layers, and the backbone {backbone.config.kind} names none",
+                "optimizer.layer_decay",
+                f"set it to 1, or give {type(backbone).__name__} `layers` and `layer_of`",
+            )
+    sorted_by_factor: dict[float, list[tuple[str, nn.Parameter]]] = defaultdict(list)
+    for name, parameter in trainable:
+        after = sum(
+            backbone.layers - backbone.layer_of(name.removeprefix(prefix))
+            for prefix, backbone in backbones
+            if name.startswith(prefix)
+        )
+        sorted_by_factor[layer_decay**after].append((name, parameter))
+    return dict(sorted(sorted_by_factor.items(), reverse=True))
+
+
+def decay_groups(
+    module: nn.Module, weight_decay: float, parameters: Iterable[tuple[str, nn.Parameter]] | None = None
+) -> list[dict[str, Any]]:
+    """Split a module's trainable parameters, or the given ones of them, into those that decay and those that don't.
+
+    Weights of two dimensions and more decay, except those that a part of the module names in `no_decay_names()`: tokens
+    and positions. Biases, norms, scales and other vectors never do.
     """
     excluded: set[str] = set()
     for prefix, part in module.named_modules():
         names = getattr(part, "no_decay_names", None)
         if callable(names):
             excluded |= {f"{prefix}.{name}" if prefix else name for name in names()}
-    trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    decaying = [p for name, p in trainable if p.ndim >= 2 and name not in excluded]
-    others = [p for name, p in trainable if p.ndim < 2 or name in excluded]
+    decaying: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in by_layer(module, 1.0)[1.0] if parameters is None else parameters:
+        (decaying if parameter.ndim >= 2 and name not in excluded else others).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": decaying, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},

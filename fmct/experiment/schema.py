@@ -40,7 +40,7 @@ class Experiment(BaseSettings):
 
     @model_validator(mode="after")
     def _input_fits_backbone(self) -> Experiment:
-        patch = self.backbone.patch_voxels
+        patch = getattr(self.backbone, "patch_voxels", 1)  # convolutional networks take any size
         sides = {"input.voxels": self.input.voxels}
         if isinstance(self.task, DINOConfig) and self.task.local_views:
             sides["task.local_voxels"] = self.task.local_voxels

@@ -20,9 +20,11 @@ from fmct.callbacks.step_limit import StepLimit
 from fmct.callbacks.throughput import Throughput
 from fmct.console.errors import UsageError
 from fmct.experiment.checkpoints import Checkpoints
+from fmct.experiment.compilation import require_compiler
 from fmct.experiment.config import Config
 from fmct.experiment.event_file import EventFile
 from fmct.experiment.metrics_table import MetricsTable
+from fmct.experiment.sharding import FullySharded
 
 
 class TrainerConfig(Config):
@@ -33,11 +35,14 @@ class TrainerConfig(Config):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | Literal["auto"] = Field(1, description="devices per node; on a CPU, processes")
     nodes: int = Field(1, gt=0, description="machines")
-    strategy: str = Field("auto", description="Lightning strategy: auto, ddp, fsdp, ...")
+    strategy: str = Field(
+        "auto", description="auto, ddp, fsdp2 (parameters divided among processes) or another one of Lightning's"
+    )
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
     matmul_precision: Literal["highest", "high", "medium"] = Field(
         "high", description="torch.set_float32_matmul_precision"
     )
+    compile: bool = Field(False, description="torch.compile of the backbone's blocks; needs a C compiler on a CPU")
     accumulate_batches: int = Field(1, gt=0, description="batches per optimizer step")
     clip_norm: float | None = Field(None, gt=0, description="greatest norm of the whole gradient")
     validate_every_epochs: int = Field(1, gt=0)
@@ -66,6 +71,8 @@ class TrainerConfig(Config):
         Raises:
             UsageError: when this machine can't do what is asked for.
         """
+        if self.compile:
+            require_compiler()
         torch.set_float32_matmul_precision(self.matmul_precision)
         on_terminal = Console().is_terminal
         callbacks: list[Callback] = [
@@ -84,7 +91,7 @@ class TrainerConfig(Config):
                 accelerator=self.accelerator,
                 devices=self.devices,
                 num_nodes=self.nodes,
-                strategy=self.strategy,
+                strategy=FullySharded() if self.strategy == "fsdp2" else self.strategy,
                 precision=self.precision,
                 max_epochs=self.max_epochs or -1,
                 accumulate_grad_batches=self.accumulate_batches,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+import torch
+from torch import Tensor, nn
 
 from fmct import __version__
 from fmct.console.errors import UsageError
 from fmct.data.datamodule import ScanDataModule
 from fmct.experiment.config import differences
+from fmct.experiment.loading import from_record
 from fmct.experiment.schema import Experiment
 from fmct.models.backbones import Backbone
 from fmct.models.packaged import (
@@ -20,7 +25,7 @@ from fmct.models.packaged import (
     package_folder,
     save_package,
 )
-from fmct.tasks.base import Task
+from fmct.tasks.base import Setting, Task
 from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
 
 
@@ -60,9 +65,22 @@ def initial_backbone(experiment: Experiment, data: ScanDataModule) -> Backbone:
     return backbone
 
 
-def export_run(task: Task, experiment: Experiment, data: ScanDataModule, folder: Path, steps: int) -> Path:
-    """Write the weights that a run arrived at as a package."""
-    backbone = task.packaged_backbone()
+def export_run(
+    task: Task, tensors: Mapping[str, Tensor], experiment: Experiment, data: ScanDataModule, folder: Path, steps: int
+) -> Path:
+    """Write the weights that a run arrived at as a package.
+
+    Args:
+        task: says which of the tensors are packaged.
+        tensors: the whole task's, by name, none of them divided among processes.
+        experiment: what was run.
+        data: what it learned from.
+        folder: where to.
+        steps: optimizer steps that were made.
+
+    Returns:
+        The folder.
+    """
     classifier = task if isinstance(task, ClassifierTask) else None
     config = PackageConfig(
         name=experiment.name,
@@ -76,10 +94,45 @@ def export_run(task: Task, experiment: Experiment, data: ScanDataModule, folder:
         labels=classifier.config.labels if classifier else (),
     )
     model = PackagedModel(config)
-    model.backbone.load_state_dict(backbone.state_dict())
+    model.backbone.load_state_dict(tensors_of(task.packaged_backbone(), task, tensors))
     if classifier and model.head is not None:
-        model.head.load_state_dict(classifier.head.state_dict())
+        model.head.load_state_dict(tensors_of(classifier.head, task, tensors))
     return save_package(folder, model, model_card(config, data.train.frame))
+
+
+def tensors_of(part: nn.Module, whole: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pick a part's tensors out of those of the whole, and name them as the part does."""
+    prefix = next(name for name, module in whole.named_modules() if module is part) + "."
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def export_checkpoint(path: Path, folder: Path) -> Path:
+    """Write the weights in a run's checkpoint as a package, as the run itself does at its end.
+
+    Args:
+        path: the checkpoint, in one file. The manifest and the cache that it was made from must still be there.
+        folder: where to.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: when the file can't be read, or the manifest or the cache can't.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise UsageError(
+            f"the checkpoint can't be read: {str(error).splitlines()[0]}",
+            path,
+            "name a run of strategy auto, ddp or fsdp2",
+        ) from error
+    experiment = from_record(checkpoint["experiment"])
+    data = experiment.data.build(experiment.labels, experiment.seed)
+    backbone = experiment.backbone.build(experiment.input.channels, experiment.input.voxels)
+    setting = Setting(experiment.input, experiment.optimizer, experiment.seed, checkpoint["experiment"])
+    task = experiment.task.build(backbone, setting)
+    return export_run(task, checkpoint["state_dict"], experiment, data, folder, checkpoint["global_step"])
 
 
 def model_card(config: PackageConfig, scans: pd.DataFrame) -> str:

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from fmct.console.errors import UsageError
 from fmct.experiment.config import Config
+from fmct.models.blocks import INIT_STD, Block, initialize_linear
 from fmct.models.positions import sincos_positions
-from fmct.models.vit3d import INIT_STD, Block, ViT3D, check_width, initialize_linear
+from fmct.models.vit3d import ViT3D, check_width
 
 
 class DecoderConfig(Config):
     """A light transformer that predicts the voxels of every patch."""
 
     depth: int = Field(4, gt=0, description="number of transformer blocks")
-    width: int = Field(384, gt=0, description="length of each token; divisible by 6 and by heads")
+    width: int = Field(384, gt=0, description="length of each token; divisible by heads")
     heads: int = Field(6, gt=0, description="attention heads")
     mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the MLP over width")
     norm_eps: float = Field(1e-5, gt=0, description="epsilon of all layer norms")

@@ -5,7 +5,7 @@ Shapes: B scans, N tokens, D width, K prototypes, L labels, H heads.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fmct.console.errors import UsageError
 from fmct.experiment.config import Config
-from fmct.models.vit3d import INIT_STD, initialize_linear
+from fmct.models.blocks import INIT_STD, initialize_linear
 
 PROBE_NORM_EPS = 1e-6
 
@@ -42,7 +42,10 @@ class DINOHead(nn.Module):
     Attributes:
         prototypes: (K, bottleneck) parameter, the layer that DINO freezes at first.
         prototype_lengths: (K, 1) parameter, or None when lengths are fixed at 1.
+        called_methods: what is called besides `forward`, see `fmct.experiment.sharding.shard`.
     """
+
+    called_methods: ClassVar[tuple[str, ...]] = ("factors",)
 
     def __init__(self, config: DINOHeadConfig, width: int) -> None:
         super().__init__()

@@ -170,7 +170,9 @@ def package_folder(path: Path) -> Path:
         if (folder / CONFIG).exists():
             return folder
     raise UsageError(
-        "no weight package here", path, "name a folder with config.json and model.safetensors, or a finished run"
+        "no weight package here",
+        path,
+        "name a folder with config.json and model.safetensors, or a finished run; of others, `fmct export` makes one",
     )
 
 

@@ -35,24 +35,20 @@ def patch_grid(shape_zyx: tuple[int, int, int], patch_zyx: tuple[int, int, int])
 def sincos_positions(width: int, grid_zyx: tuple[int, int, int]) -> Tensor:
     """Compute fixed sine-cosine positions; a third of the width belongs to each axis, half of that to each function.
 
+    Where 6 doesn't divide the width, up to five numbers at the end are zero: the usual widths 1024 and 1280 stay whole.
+
     Args:
-        width: D, divisible by 6.
+        width: D, at least 6.
         grid_zyx: patches along each axis.
 
     Returns:
         (1, N, D) float32 in [-1, 1], patches in row-major order.
-
-    Raises:
-        UsageError: when `width` isn't divisible by 6.
     """
-    if width % 6:
-        raise UsageError(
-            f"width {width} isn't divisible by 6", "width", "3D sine-cosine positions need a multiple of 6"
-        )
     frequencies = TEMPERATURE ** (-torch.arange(width // 6, dtype=torch.float64) / (width // 6))
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid_zyx), indexing="ij")
     angles = [axis.reshape(-1, 1) * frequencies for axis in axes]
-    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)[None].float()
+    positions_ND = torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)
+    return F.pad(positions_ND, (0, width % 6))[None].float()
 
 
 def interpolate_positions(

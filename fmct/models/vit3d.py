@@ -1,12 +1,11 @@
 """A 3D vision transformer with register tokens, for inputs of any size that its patches divide.
 
-Shapes: B scans, C channels, N patches, K kept patches, R registers, D width, H heads, P voxels x channels of a patch.
+Shapes: B scans, C channels, N patches, K kept patches, R registers, D width.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 from fmct.console.errors import UsageError
 from fmct.experiment.config import Config
+from fmct.models.blocks import INIT_STD, Block, initialize_linear
+from fmct.models.patch_embedding import PatchEmbedding
 from fmct.models.positions import interpolate_positions, patch_grid, sincos_positions
+from fmct.models.rotary import rotary_angles, rotation_of
+from fmct.models.vit_sizes import SIZES
 
 Voxels = Annotated[int, Field(gt=0)]
-INIT_STD = 0.02
 
 
 def per_axis(size: int | tuple[int, int, int]) -> tuple[int, int, int]:
@@ -28,24 +30,37 @@ def per_axis(size: int | tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def check_width(width: int, heads: int) -> None:
-    """Raise ValueError, naming the nearest widths that would do, unless `width` is a multiple of 6 and of `heads`."""
-    step = math.lcm(6, heads)
-    if width % step:
-        below, above = width // step * step, (width // step + 1) * step
-        near = f"{below} or {above}" if below else str(above)
-        raise ValueError(f"width {width} must be divisible by 6 (3D positions) and by {heads} heads: try {near}")
+    """Raise ValueError, naming the nearest widths that would do, unless `heads` divide `width`, which is at least 6."""
+    if width < 6 or width % heads:
+        least = -(-6 // heads) * heads
+        near = sorted({max(width // heads * heads, least), max((width // heads + 1) * heads, least)})
+        raise ValueError(
+            f"width {width} must be at least 6 (3D positions) and divisible by {heads} heads: "
+            f"try {' or '.join(map(str, near))}"
+        )
 
 
 class ViT3DConfig(Config):
     """A vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929) in 3D, with registers (arXiv 2309.16588)."""
 
     kind: Literal["vit3d"] = "vit3d"
-    width: int = Field(768, gt=0, description="length of each token; divisible by 6 and by heads")
+    size: Literal["small", "base", "large", "huge"] | None = Field(
+        None, exclude=True, description="gives those of width, depth and heads that aren't given; records hold these"
+    )
+    width: int = Field(768, gt=0, description="length of each token; divisible by heads")
     depth: int = Field(12, gt=0, description="number of transformer blocks")
     heads: int = Field(12, gt=0, description="attention heads")
     patch_voxels: Voxels | tuple[Voxels, Voxels, Voxels] = Field(12, description="patch edge in voxels, or z, y, x")
     registers: int = Field(4, ge=0, description="register tokens, between CLS and patches")
+    positions: Literal["sincos", "rope"] = Field(
+        "sincos", description="sincos: added to patches, then learned; rope: queries and keys turned in every block"
+    )
     mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the MLP over width")
+    layer_scale: float | None = Field(
+        None,
+        gt=0,
+        description="first value of a learned factor per channel on every branch (1e-5 is usual); null: none",
+    )
     drop_path: float = Field(
         0.0, ge=0, lt=1, description="chance that a scan skips the last block's branches (depth-linear)"
     )
@@ -55,9 +70,30 @@ class ViT3DConfig(Config):
         False, description="recompute blocks in the backward pass: less memory, slower"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _put_numbers_for_size(cls, given: Any) -> Any:
+        """Put in what the size stands for, so that configurations of one architecture are equal.
+
+        Raises:
+            ValueError: when width, depth and heads are all given, and not as the size has them.
+        """
+        name = given.get("size") if isinstance(given, dict) else None
+        size = SIZES.get(name) if isinstance(name, str) else None
+        if size is None:
+            return given
+        meant = size._asdict()
+        if meant.keys() <= given.keys() and any(given[key] != value for key, value in meant.items()):
+            listed = ", ".join(f"{key} {given[key]}" for key in meant)
+            raise ValueError(f"size {name} has no effect beside {listed}: leave out the size or one of them")
+        return meant | {key: value for key, value in given.items() if key != "size"}
+
     @model_validator(mode="after")
     def _divisible(self) -> ViT3DConfig:
         check_width(self.width, self.heads)
+        head_width = self.width // self.heads
+        if self.positions == "rope" and (head_width < 6 or head_width % 2):
+            raise ValueError(f"rope turns pairs along three axes: heads of {head_width} must be even and at least 6")
         return self
 
     def build(self, in_channels: int, input_voxels: int | tuple[int, int, int]) -> ViT3D:
@@ -73,95 +109,6 @@ class ViT3DConfig(Config):
         return ViT3D(self, in_channels, per_axis(input_voxels))
 
 
-def initialize_linear(module: nn.Module) -> None:
-    """Draw a linear layer's weights from a truncated normal and zero its biases; leave other modules. For `apply`."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=INIT_STD)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-class PatchEmbedding(nn.Module):
-    """A convolution whose stride is its kernel, computed as one matrix product, and for the wanted patches only."""
-
-    def __init__(self, in_channels: int, width: int, patch_zyx: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.patch_zyx = patch_zyx
-        self.weight = nn.Parameter(torch.empty(width, in_channels, *patch_zyx))
-        self.bias = nn.Parameter(torch.zeros(width))
-        nn.init.trunc_normal_(self.weight, std=INIT_STD)
-
-    def forward(self, x_BCZYX: Tensor, keep_BK: Tensor | None = None) -> Tensor:
-        """Embed all patches, (B, N, D), or the kept ones, (B, K, D); Z, Y and X are multiples of the patch."""
-        batch, channels, *shape = x_BCZYX.shape
-        (pz, py, px), (gz, gy, gx) = self.patch_zyx, (n // p for n, p in zip(shape, self.patch_zyx, strict=True))
-        blocks = x_BCZYX.reshape(batch, channels, gz, pz, gy, py, gx, px).permute(0, 2, 4, 6, 1, 3, 5, 7)
-        patches_BNP = blocks.reshape(batch, gz * gy * gx, channels * pz * py * px)
-        if keep_BK is not None:
-            patches_BNP = patches_BNP.take_along_dim(keep_BK[..., None], dim=1)
-        return F.linear(patches_BNP, self.weight.flatten(1), self.bias)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention through torch's fused kernels."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x_BND: Tensor, attended_BN: Tensor | None = None) -> Tensor:
-        """Let every token attend to every token of its scan, or to those that `attended_BN` (bool) marks."""
-        batch, tokens, width = x_BND.shape
-        qkv = self.qkv(x_BND).reshape(batch, tokens, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mask = None if attended_BN is None else attended_BN[:, None, None]
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        projected: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, tokens, width))
-        return projected
-
-
-class MLP(nn.Module):
-    """Two linear layers with an exact GELU between."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
-
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Transform each token by itself, (B, N, D) to (B, N, D)."""
-        out: Tensor = self.down(F.gelu(self.up(x_BND)))
-        return out
-
-
-def drop_path(branch_BND: Tensor, rate: float) -> Tensor:
-    """Zero the branch of each scan with chance `rate`, and scale the others up so that the expectation stays."""
-    kept = torch.rand(branch_BND.shape[0], 1, 1, device=branch_BND.device) >= rate
-    return branch_BND * (kept.to(branch_BND.dtype) / (1 - rate))
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block with stochastic depth (Huang et al. 2016, arXiv 1603.09382) in training."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: float, norm_eps: float, drop_path: float = 0.0) -> None:
-        super().__init__()
-        self.drop_path = drop_path
-        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-        self.attention = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = MLP(width, round(width * mlp_ratio))
-
-    def _branch(self, branch_BND: Tensor) -> Tensor:
-        return drop_path(branch_BND, self.drop_path) if self.training and self.drop_path else branch_BND
-
-    def forward(self, x_BND: Tensor, attended_BN: Tensor | None = None) -> Tensor:
-        """Apply attention, to the marked tokens if `attended_BN` is given, then the MLP, each added to its input."""
-        x_BND = x_BND + self._branch(self.attention(self.norm1(x_BND), attended_BN))
-        return x_BND + self._branch(self.mlp(self.norm2(x_BND)))
-
-
 class ViT3D(nn.Module):
     """The backbone; made by `ViT3DConfig.build`.
 
@@ -171,8 +118,12 @@ class ViT3D(nn.Module):
         width: D.
         registers: R.
         patch_zyx: voxels of a patch along each axis.
-        grid_zyx: patches of the input that the positions were made for.
+        grid_zyx: patches of the input that it was built for, and the sine-cosine positions for.
+        blocks: the transformer blocks, which are compiled and divided among processes one by one.
+        positions: (1, N, D) parameter, or None where queries and keys are turned.
     """
+
+    positions: Tensor | None
 
     def __init__(self, config: ViT3DConfig, in_channels: int, input_zyx: tuple[int, int, int]) -> None:
         super().__init__()
@@ -183,7 +134,9 @@ class ViT3D(nn.Module):
         self.patch_zyx = per_axis(config.patch_voxels)
         self.grid_zyx = patch_grid(input_zyx, self.patch_zyx)
         self.patch_embedding = PatchEmbedding(in_channels, self.width, self.patch_zyx)
-        self.positions = nn.Parameter(sincos_positions(self.width, self.grid_zyx))
+        self.register_parameter("positions", None)
+        if config.positions == "sincos":
+            self.positions = nn.Parameter(sincos_positions(self.width, self.grid_zyx))
         self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, self.width), std=INIT_STD))
         self.register_parameter("register_tokens", None)
         if self.registers:
@@ -191,7 +144,12 @@ class ViT3D(nn.Module):
             self.register_tokens = nn.Parameter(nn.init.trunc_normal_(registers_1RD, std=INIT_STD))
         self.blocks = nn.ModuleList(
             Block(
-                self.width, config.heads, config.mlp_ratio, config.norm_eps, config.drop_path * (i + 1) / config.depth
+                self.width,
+                config.heads,
+                config.mlp_ratio,
+                config.norm_eps,
+                config.drop_path * (i + 1) / config.depth,
+                config.layer_scale,
             )
             for i in range(config.depth)
         )
@@ -205,7 +163,19 @@ class ViT3D(nn.Module):
 
     def no_decay_names(self) -> set[str]:
         """Name the parameters of two and more dimensions that weight decay should leave alone."""
-        return {"cls_token", "positions"} | ({"register_tokens"} if self.registers else set())
+        return {"cls_token", "register_tokens", "positions"} & dict(self.named_parameters()).keys()
+
+    @property
+    def layers(self) -> int:
+        """Layers for layer-wise learning rates: what makes tokens of patches, then the blocks."""
+        return 1 + len(self.blocks)
+
+    def layer_of(self, name: str) -> int:
+        """Return the layer of a parameter, from 0; the final norm comes after all of them."""
+        part, _, rest = name.partition(".")
+        if part == "blocks":
+            return 1 + int(rest.partition(".")[0])
+        return self.layers if part == "norm" else 0
 
     def grid_of(self, x_BCZYX: Tensor) -> tuple[int, int, int]:
         """Return how many patches the input has along each axis.
@@ -246,19 +216,23 @@ class ViT3D(nn.Module):
         Raises:
             UsageError: see `grid_of`.
         """
-        positions_1ND = interpolate_positions(self.positions, self.grid_zyx, self.grid_of(x_BCZYX))
-        positions = positions_1ND if keep_BK is None else positions_1ND[0][keep_BK]
+        grid_zyx, rotation = self.grid_of(x_BCZYX), None
         patches_BND = self.patch_embedding(x_BCZYX, keep_BK)
         if hidden_BN is not None and mask_token is not None:
             patches_BND = torch.where(hidden_BN[..., None], mask_token.to(patches_BND.dtype), patches_BND)
-        patches_BND = patches_BND + positions
+        if self.positions is not None:
+            positions_1ND = interpolate_positions(self.positions, self.grid_zyx, grid_zyx)
+            patches_BND = patches_BND + (positions_1ND if keep_BK is None else positions_1ND[0][keep_BK])
+        else:
+            angles_NP = rotary_angles(self.width // self.config.heads, grid_zyx, x_BCZYX.device)
+            rotation = rotation_of(angles_NP[None] if keep_BK is None else angles_NP[keep_BK], self.prefix_tokens)
         prefix = [t for t in (self.cls_token, self.register_tokens) if t is not None]
         x_BND = torch.cat([*(t.expand(len(patches_BND), -1, -1) for t in prefix), patches_BND], dim=1)
         attended_BN = None if absent_BK is None else F.pad(~absent_BK, (self.prefix_tokens, 0), value=True)
         for block in self.blocks:
             if self.config.checkpoint_activations and torch.is_grad_enabled():
-                x_BND = checkpoint(block, x_BND, attended_BN, use_reentrant=False)
+                x_BND = checkpoint(block, x_BND, attended_BN, rotation, use_reentrant=False)
             else:
-                x_BND = block(x_BND, attended_BN)
+                x_BND = block(x_BND, attended_BN, rotation)
         tokens: Tensor = self.norm(x_BND)
         return tokens

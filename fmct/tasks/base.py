@@ -19,7 +19,9 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from fmct.experiment.compilation import compile_blocks
 from fmct.experiment.optim import OptimizerConfig, cosine
+from fmct.experiment.sharding import FullySharded, shard
 from fmct.models.backbones import Backbone
 from fmct.views.crops import CropConfig
 from fmct.views.head_box import head_box
@@ -183,6 +185,13 @@ class Task(L.LightningModule):
         """
         seed = self.setting.seed
         return [np.random.default_rng([seed, draw.epoch, draw.row, draw.repeat]) for draw in batch["draws"]]
+
+    def configure_model(self) -> None:
+        """Compile what is repeated, and divide parameters among processes, where the experiment says so."""
+        if self.setting.record["trainer"]["compile"]:
+            compile_blocks(self)
+        if isinstance(self.trainer.strategy, FullySharded):
+            shard(self, self.trainer.strategy.data_mesh)
 
     def configure_optimizers(self) -> Any:
         """Build AdamW and its schedule over all optimizer steps of the run."""

@@ -79,7 +79,7 @@ class ClassifierTask(Task):
         self.register_buffer("pos_weight", torch.ones(len(config.labels)))
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
         if config.mode == "linear":
-            self.backbone.requires_grad_(False)
+            self.backbone.requires_grad_(False).eval()  # Lightning trains modules in the mode that it finds them in
 
     def train(self, mode: bool = True) -> ClassifierTask:
         """Switch the head, and the backbone unless it is frozen."""

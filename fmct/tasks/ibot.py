@@ -6,7 +6,7 @@ V views, N patches, R hidden patches of all views, D width, K prototypes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -93,7 +93,13 @@ class IBOTConfig(Config):
 
 
 class PatchDistillation(nn.Module):
-    """The learned token in the place of hidden patches, zero at first as in DINOv2, and the loss on what is hidden."""
+    """The learned token in the place of hidden patches, zero at first as in DINOv2, and the loss on what is hidden.
+
+    Attributes:
+        called_methods: what is called besides `forward`, see `fmct.experiment.sharding.shard`.
+    """
+
+    called_methods: ClassVar[tuple[str, ...]] = ("encode",)
 
     def __init__(self, loss: IBOTLoss, width: int) -> None:
         super().__init__()
