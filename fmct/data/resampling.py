@@ -124,7 +124,7 @@ def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange, options: O
     for k in range(slices):
         columns_first[:, :rows] = above_air(hu[k], hu_range).T
         averaged[k] = (along_x @ columns_first)[:, :rows].T
-    averaged = averaged.reshape(slices * rows, -1)
+    by_row = averaged.reshape(slices * rows, -1)
     means = TiltedMeans(stack, grid.spacing_mm, options.preview)
     y_mm, z_mm = grid.centers_mm(1), grid.centers_mm(2)
     for start in range(0, grid.shape_zyx[0], PLANES_AT_ONCE):
@@ -132,7 +132,7 @@ def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange, options: O
         planes = np.zeros((part.stop - start, *grid.shape_zyx[1:]), np.float32)
         wanted = np.ones(planes.shape[:2], bool) if options.rows is None else options.rows[part]
         z, y = np.nonzero(wanted)
-        planes[wanted] = means.weights(y_mm[y], z_mm[part][z]) @ averaged
+        planes[wanted] = means.weights(y_mm[y], z_mm[part][z]) @ by_row
         yield part, planes
 
 
