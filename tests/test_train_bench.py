@@ -7,10 +7,11 @@ import torch
 
 from fmct.benchmarks import training
 from fmct.benchmarks.published_steps import PlainAttention, clip_each, with_plain_attention
+from fmct.benchmarks.training_ways import Objective, Size, ways
 from fmct.models.heads import DINOHeadConfig
 from fmct.models.vit3d import ViT3DConfig
 
-TINY = training.Size(
+TINY = Size(
     backbone=ViT3DConfig(width=48, depth=1, heads=4, patch_voxels=12, registers=1),
     head=DINOHeadConfig(layers=2, hidden=16, bottleneck=8, prototypes=32),
     voxels=24,
@@ -37,11 +38,11 @@ def test_each_gradient_is_clipped_by_its_own_norm() -> None:
 
 @pytest.mark.parametrize("objective", ["dino", "mae"])
 def test_all_ways_are_timed_and_their_arithmetic_is_counted(
-    objective: training.Objective, monkeypatch: pytest.MonkeyPatch
+    objective: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "in_fresh_process", lambda work: work())
     outcome = training.measure_training(objective, 1, TINY)
-    names = [way.name for way in training.ways(objective, TINY)]
+    names = [way.name for way in ways(objective, TINY)]
     assert [timing.name for timing in outcome.timings] == names == list(outcome.tflop)
     assert outcome.timings[0].name.startswith("published")
     assert all(timing.seconds[0] > 0 for timing in outcome.timings)

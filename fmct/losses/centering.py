@@ -15,10 +15,11 @@ Centering = Literal["center", "sinkhorn"]
 
 
 class TeacherTargets(nn.Module):
-    """Centered and sharpened, or assigned by Sinkhorn-Knopp.
+    """Base of losses against what the teacher says: centered and sharpened, or assigned by Sinkhorn-Knopp.
 
     Args:
         prototypes: K.
+        student_temperature: divides the student's logits.
         center_momentum: how much of the old center stays at each update.
         centering: how the teacher is kept from saying the same of every scan: "center" subtracts the running mean
             (DINO), "sinkhorn" makes every batch use all prototypes alike (SwAV, DINOv2), and needs no center.
@@ -29,8 +30,15 @@ class TeacherTargets(nn.Module):
 
     center: Tensor
 
-    def __init__(self, prototypes: int, center_momentum: float = 0.9, centering: Centering = "center") -> None:
+    def __init__(
+        self,
+        prototypes: int,
+        student_temperature: float = 0.1,
+        center_momentum: float = 0.9,
+        centering: Centering = "center",
+    ) -> None:
         super().__init__()
+        self.student_temperature = student_temperature
         self.centering = centering
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(1, prototypes))

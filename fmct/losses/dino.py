@@ -12,31 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fmct.console.errors import UsageError
-from fmct.losses.centering import Centering, TeacherTargets
+from fmct.losses.centering import TeacherTargets
 from fmct.losses.prototype_cross_entropy import prototype_cross_entropy
 
 TEACHER_VIEWS = 2
 
 
 class DINOLoss(TeacherTargets):
-    """Cross-entropy between the teacher's centered, sharpened distribution and the student's, over all pairs of views.
-
-    Args:
-        prototypes: K.
-        student_temperature: divides the student's logits.
-        center_momentum: see `TeacherTargets`.
-        centering: see `TeacherTargets`.
-    """
-
-    def __init__(
-        self,
-        prototypes: int,
-        student_temperature: float = 0.1,
-        center_momentum: float = 0.9,
-        centering: Centering = "center",
-    ) -> None:
-        super().__init__(prototypes, center_momentum, centering)
-        self.student_temperature = student_temperature
+    """Cross-entropy between the teacher's targets and the student over all pairs of views; see `TeacherTargets`."""
 
     def forward(
         self, student: Tensor | Sequence[Tensor], teacher: Tensor | Sequence[Tensor], teacher_temperature: float

@@ -9,29 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fmct.losses.centering import Centering, TeacherTargets
+from fmct.losses.centering import TeacherTargets
 from fmct.losses.prototype_cross_entropy import prototype_cross_entropy
 
 
 class IBOTLoss(TeacherTargets):
-    """Cross-entropy between the teacher's distribution and the student's over hidden patches.
-
-    Args:
-        prototypes: K.
-        student_temperature: divides the student's logits.
-        center_momentum: see `TeacherTargets`.
-        centering: see `TeacherTargets`; of patches, apart from that of whole views.
-    """
-
-    def __init__(
-        self,
-        prototypes: int,
-        student_temperature: float = 0.1,
-        center_momentum: float = 0.9,
-        centering: Centering = "center",
-    ) -> None:
-        super().__init__(prototypes, center_momentum, centering)
-        self.student_temperature = student_temperature
+    """Cross-entropy between the teacher's distribution and the student's over hidden patches."""
 
     def of_logits(self, student_RK: Tensor, targets_RK: Tensor, weight_R: Tensor) -> Tensor:
         """Compute the loss.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -20,31 +19,15 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from fmct.experiment.compilation import compile_blocks
-from fmct.experiment.optim import OptimizerConfig, cosine
+from fmct.experiment.optim import cosine
 from fmct.experiment.sharding import FullySharded, shard
 from fmct.models.backbones import Backbone
-from fmct.views.crops import CropConfig
-from fmct.views.head_box import head_box
-from fmct.views.intensity import IntensityConfig, IntensityParameters
-from fmct.views.network_input import InputConfig, is_windowed
-
-Batch = dict[str, Any]
+from fmct.tasks.random_views import RandomViews
+from fmct.tasks.setting import Batch as Batch
+from fmct.tasks.setting import Setting as Setting
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a task needs of the experiment around it."""
-
-    input: InputConfig
-    optimizer: OptimizerConfig
-    seed: int
-    record: dict[str, Any]
-    """The whole experiment as plain values, for checkpoints."""
-    spacing_mm: float | None = None
-    """Of the cached volumes' voxels, on all axes; None where their proportions weren't kept."""
-
-
-class Task(L.LightningModule):
+class Task(RandomViews, L.LightningModule):
     """Base of the pretext tasks and the classifier.
 
     Attributes:
@@ -106,77 +89,6 @@ class Task(L.LightningModule):
         if self.trainer.training:
             return self.make_views(batch, self.generators(batch))
         return self.whole_view(batch)
-
-    def random_view(
-        self,
-        batch: Batch,
-        generators: list[np.random.Generator],
-        crops: CropConfig,
-        intensity: IntensityConfig,
-        voxels: int | None = None,
-    ) -> Tensor:
-        """Draw and make one view of each scan, (B, C, voxels, voxels, voxels) float32 in [0, 1].
-
-        Args:
-            batch: what the loader gave.
-            generators: one per scan.
-            crops: what part of the scan is shown.
-            intensity: how its intensities are changed.
-            voxels: side of the view, if not `input.voxels`.
-
-        Raises:
-            UsageError: when crops are in mm or intensities in HU, and the volumes in neither.
-        """
-        sampled, change = self._sampled(batch, generators, crops, intensity, voxels)
-        return self.setting.input.shown(sampled, batch["hu"], change)
-
-    def random_view_with_foreground(
-        self,
-        batch: Batch,
-        generators: list[np.random.Generator],
-        crops: CropConfig,
-        intensity: IntensityConfig,
-        patch_zyx: tuple[int, int, int],
-    ) -> tuple[Tensor, Tensor]:
-        """Draw and make one view of each scan, the same as `random_view`, and mark its patches that aren't air.
-
-        Args:
-            batch: what the loader gave.
-            generators: one per scan.
-            crops: what part of the scan is shown.
-            intensity: how its intensities are changed.
-            patch_zyx: voxels of a patch along each axis.
-
-        Returns:
-            (B, C, voxels, voxels, voxels) float32 in [0, 1], and (B, N) bool: patches with any voxel above -700 HU.
-        """
-        sees = self.setting.input
-        sampled, change = self._sampled(batch, generators, crops, intensity)
-        foreground_BN = sees.foreground(sampled, batch["hu"], patch_zyx)
-        return sees.shown(sampled, batch["hu"], change), foreground_BN
-
-    def _sampled(
-        self,
-        batch: Batch,
-        generators: list[np.random.Generator],
-        crops: CropConfig,
-        intensity: IntensityConfig,
-        voxels: int | None = None,
-    ) -> tuple[Tensor, IntensityParameters]:
-        """Draw a view of each scan and sample it, as the cache has it; where heads lie is kept in the batch."""
-        volumes: Tensor = batch["hu"]
-        windowed = is_windowed(volumes)
-        if windowed:
-            intensity.require_hu()
-        on_head = crops.place == "head" and not windowed
-        if on_head and "head_box" not in batch:
-            batch["head_box"] = head_box(volumes)
-        spacing_mm = self.setting.spacing_mm
-        crop = crops.draw(generators, spacing_mm and spacing_mm * volumes.shape[-1])
-        change = intensity.draw(generators, self.setting.input.channels)
-        boxes = batch["head_box"] if on_head else None
-        sampled = self.setting.input.sampled(volumes, crop, voxels, boxes=boxes, blur_voxels=change.blur_voxels)
-        return sampled, change
 
     def generators(self, batch: Batch) -> list[np.random.Generator]:
         """Return one random generator per scan, set by seed, epoch, scan and, where it came before, how often.
