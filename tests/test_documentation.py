@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from pathlib import Path
 
 from conftest import REPOSITORY
 
@@ -56,3 +58,18 @@ def test_every_column_of_a_manifest_is_explained() -> None:
 def test_the_readme_is_short_and_says_what_it_is_not_for() -> None:
     assert len(README.splitlines()) <= 250
     assert "no diagnosis may rest on it" in README[:800]
+
+
+def purpose(path: Path) -> str:
+    """The first sentence of an experiment file's head comment."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    text = " ".join(line.lstrip("# ").strip() for line in lines)
+    return re.split(r"(?<=[.!?]) (?=[A-Z`(])", text)[0].replace("|", r"\|")
+
+
+def test_the_table_of_experiments_is_current() -> None:
+    folder = REPOSITORY / "experiments"
+    files = sorted(folder.rglob("*.yaml"), key=lambda path: (path.parent != folder, str(path)))
+    expected = [f"| `{path.relative_to(folder).with_suffix('')}` | {purpose(path)} |" for path in files]
+    rows = [line for line in (folder / "README.md").read_text().splitlines() if line.startswith("| `")]
+    assert rows == expected, "the table should be\n" + "\n".join(expected)
