@@ -41,9 +41,9 @@ class Work:
         self.judged = 0
         look, one = archive.look_at, selection.StudyJob._one
 
-        def counting(path: Path, key: bytes) -> Any:
+        def counting(path: Path, key: bytes, pixels: bool = False) -> Any:
             self.read[path.name] += 1
-            return look(path, key)
+            return look(path, key, pixels)
 
         def judging(job: Any, study: Any) -> Any:
             self.judged += 1

@@ -70,9 +70,9 @@ def test_a_folder_of_many_scans_is_read_once(tmp_path: Path, monkeypatch: pytest
     read = archive.look_at
     reads = []
 
-    def counted(path: Path, key: bytes) -> object:
+    def counted(path: Path, key: bytes, pixels: bool = False) -> object:
         reads.append(path)
-        return read(path, key)
+        return read(path, key, pixels)
 
     monkeypatch.setattr(batching, "LARGEST_BATCH_OF_ONE_FOLDER", 3)
     monkeypatch.setattr(batching, "LARGEST_BATCH", 2)

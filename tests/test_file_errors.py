@@ -161,11 +161,11 @@ def test_a_cache_of_another_version_is_passed_over_and_can_be_removed(
     good = VolumeCache.open(root)
     old = VolumeCache.create(root, IsotropicSettings(spacing_mm=4))
     settings = old.folder / "settings.json"
-    settings.write_text(settings.read_text().replace('"version": 2', '"version": 1'))
+    settings.write_text(settings.read_text().replace(f'"version": {old.settings.version}', '"version": 1'))
     assert main(CACHE, ["ls", str(root)]) == 3
     said = capsys.readouterr()
     assert said.out.startswith(f"{good.folder}\n")
-    assert "version: Input should be 2" in said.err
+    assert f"version: Input should be {old.settings.version}" in said.err
     assert main(CACHE, ["ls", str(old.folder)]) == 2
     assert main(CACHE, ["rm", str(old.folder), "--everything", "--yes"]) == 0
     assert not old.folder.exists()

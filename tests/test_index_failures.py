@@ -79,11 +79,11 @@ def test_files_that_vanish_meanwhile_are_named(
     write_series(tmp_path / "in" / "b", head_like(seed=1), stacked(12))
     look = archive.look_at
 
-    def vanishing(path: Path, key: bytes) -> object:
+    def vanishing(path: Path, key: bytes, pixels: bool = False) -> object:
         if path == tmp_path / "in" / "b" / "007.dcm":
             path.unlink()  # before its header is read
             paths[5].unlink()  # after; the look at pixels takes this one
-        return look(path, key)
+        return look(path, key, pixels)
 
     with monkeypatch.context() as patch:
         patch.setattr(archive, "look_at", vanishing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +11,7 @@ from synthetic_series import SKULL_GAP_MM, SKULL_PIXEL_MM, head_like, stacked, t
 
 from fmct.data import look
 from fmct.data import scan as scan_module
-from fmct.data.dicom import read_frames_hu
+from fmct.data.dicom import SliceHeader, read_slice_hu
 from fmct.data.look import PIXEL_RULES, look_at_stack, looked_at, number_of_looks, spread_slices
 from fmct.data.nifti import load_nifti
 from fmct.data.rejection import RejectCode, ScanError
@@ -62,11 +61,11 @@ def test_only_chosen_files_of_a_series_are_read(tmp_path: Path, monkeypatch: pyt
     read: list[Path] = []
     whole = scan.load()
 
-    def recorded(path: Path, frames: Sequence[int]) -> Iterator[np.ndarray]:
-        read.append(path)
-        return read_frames_hu(path, frames)
+    def recorded(header: SliceHeader, out: np.ndarray | None) -> np.ndarray:
+        read.append(header.path)
+        return read_slice_hu(header, out)
 
-    monkeypatch.setattr(scan_module, "read_frames_hu", recorded)
+    monkeypatch.setattr(scan_module, "read_slice_hu", recorded)
     stack = look_at_stack(scan)
     assert len(read) == len(stack.hu) < 14
     expected = looked_at(whole)
