@@ -29,6 +29,8 @@ AIR_HU = -1024
 HIGHEST_HU = 3071
 NEGLIGIBLE_MM = 0.05
 PLANES_AT_ONCE = 16
+PARTS_AT_ONCE = 16384
+ROWS_AT_ONCE = 256
 SPARE_FLOATS = 16
 """At the end of rows that are read across: as many as 512 by themselves would all share a few lines of the cache."""
 OBLIQUE_POINTS = 1
@@ -122,17 +124,20 @@ def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange, options: O
     averaged = np.empty((slices, rows, grid.shape_zyx[2]), np.float32)
     columns_first = np.zeros((hu.shape[2], rows + SPARE_FLOATS), np.float32)
     for k in range(slices):
-        columns_first[:, :rows] = above_air(hu[k], hu_range).T
+        above = above_air(hu[k], hu_range)
+        for start in range(0, rows, ROWS_AT_ONCE):
+            part = slice(start, min(start + ROWS_AT_ONCE, rows))
+            columns_first[:, part] = above[part].T
         averaged[k] = (along_x @ columns_first)[:, :rows].T
-    averaged = averaged.reshape(slices * rows, -1)
     means = TiltedMeans(stack, grid.spacing_mm, options.preview)
     y_mm, z_mm = grid.centers_mm(1), grid.centers_mm(2)
-    for start in range(0, grid.shape_zyx[0], PLANES_AT_ONCE):
-        part = slice(start, min(start + PLANES_AT_ONCE, grid.shape_zyx[0]))
+    at_once = max(PARTS_AT_ONCE // (len(y_mm) * means.parts_of_voxel), 1)
+    for start in range(0, len(z_mm), at_once):
+        part = slice(start, min(start + at_once, len(z_mm)))
         planes = np.zeros((part.stop - start, *grid.shape_zyx[1:]), np.float32)
         wanted = np.ones(planes.shape[:2], bool) if options.rows is None else options.rows[part]
         z, y = np.nonzero(wanted)
-        planes[wanted] = means.weights(y_mm[y], z_mm[part][z]) @ averaged
+        planes[wanted] = means.weights(y_mm[y], z_mm[part][z]) @ averaged.reshape(slices * rows, -1)
         yield part, planes
 
 
