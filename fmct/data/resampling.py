@@ -29,7 +29,6 @@ AIR_HU = -1024
 HIGHEST_HU = 3071
 NEGLIGIBLE_MM = 0.05
 PLANES_AT_ONCE = 16
-PARTS_AT_ONCE = 16384
 ROWS_AT_ONCE = 256
 SPARE_FLOATS = 16
 """At the end of rows that are read across: as many as 512 by themselves would all share a few lines of the cache."""
@@ -121,23 +120,24 @@ def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange, options: O
     """Average along x within each slice, then along y and z together over parts of each voxel; HU above air."""
     hu, _, along_x = in_plane_bands(stack, grid, crop_rows=False)
     slices, rows, _ = hu.shape
-    averaged = np.empty((slices, rows, grid.shape_zyx[2]), np.float32)
-    columns_first = np.zeros((hu.shape[2], rows + SPARE_FLOATS), np.float32)
-    for k in range(slices):
-        above = above_air(hu[k], hu_range)
-        for start in range(0, rows, ROWS_AT_ONCE):
-            part = slice(start, min(start + ROWS_AT_ONCE, rows))
+    averaged = np.empty((slices * rows, grid.shape_zyx[2]), np.float32)
+    together = max(ROWS_AT_ONCE // rows, 1)
+    columns_first = np.zeros((hu.shape[2], together * rows + SPARE_FLOATS), np.float32)
+    for k in range(0, slices, together):
+        above = above_air(hu[k : k + together].reshape(-1, hu.shape[2]), hu_range)
+        for start in range(0, len(above), ROWS_AT_ONCE):
+            part = slice(start, min(start + ROWS_AT_ONCE, len(above)))
             columns_first[:, part] = above[part].T
-        averaged[k] = (along_x @ columns_first)[:, :rows].T
+        averaged[k * rows : k * rows + len(above)] = (along_x @ columns_first)[:, : len(above)].T
     means = TiltedMeans(stack, grid.spacing_mm, options.preview)
     y_mm, z_mm = grid.centers_mm(1), grid.centers_mm(2)
-    at_once = max(PARTS_AT_ONCE // (len(y_mm) * means.parts_of_voxel), 1)
+    at_once = PLANES_AT_ONCE * (2 if options.preview else 1)
     for start in range(0, len(z_mm), at_once):
         part = slice(start, min(start + at_once, len(z_mm)))
         planes = np.zeros((part.stop - start, *grid.shape_zyx[1:]), np.float32)
         wanted = np.ones(planes.shape[:2], bool) if options.rows is None else options.rows[part]
         z, y = np.nonzero(wanted)
-        planes[wanted] = means.weights(y_mm[y], z_mm[part][z]) @ averaged.reshape(slices * rows, -1)
+        planes[wanted] = means.weights(y_mm[y], z_mm[part][z]) @ averaged
         yield part, planes
 
 

@@ -49,11 +49,6 @@ class TiltedMeans:
         self.window = int(2 * spread + np.ceil(self.extent) + 2) + 1
         """Rows from the first that a voxel takes of a slice to its middle, and how many it takes at most."""
 
-    @property
-    def parts_of_voxel(self) -> int:
-        """How many parts a voxel is cut into."""
-        return len(self.parts[0])
-
     def weights(self, y_mm: Floats, z_mm: Floats) -> csr_array:
         """Return the weights for some voxels.
 
@@ -69,7 +64,7 @@ class TiltedMeans:
         below, to_upper, _ = bracket(depth, self.positions)
         slices = np.stack([below, below + 1])
         weights, sources = even_footprint(self.along_rows(y, z) - self.first_rows[slices], self.extent, self.rows)
-        share = self.within(depth) / np.float32(self.parts_of_voxel)
+        share = self.within(depth) / np.float32(len(y))
         to_upper = to_upper.astype(np.float32)
         weights *= np.stack([(1 - to_upper) * share, to_upper * share])
 
