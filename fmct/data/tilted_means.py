@@ -46,8 +46,8 @@ class TiltedMeans:
         """Of a part, across the slices in mm, and along the rows in rows, as the box of the same spread."""
         spread = float(np.abs(self.along_rows(*self.parts)).max()) + ROUNDING
         self.before = spread + self.extent / 2
-        self.window = int(2 * spread + np.ceil(self.extent) + 2) + 1
-        """Rows from the first that a voxel takes of a slice to its middle, and how many it takes at most."""
+        self.window = 1 << int(2 * spread + np.ceil(self.extent) + 2).bit_length()
+        """Rows from the first that a voxel takes of a slice to its middle, and room for all that it takes of it."""
 
     def weights(self, y_mm: Floats, z_mm: Floats) -> csr_array:
         """Return the weights for some voxels.
@@ -57,7 +57,7 @@ class TiltedMeans:
             z_mm: (N,) likewise.
 
         Returns:
-            (N, K * J) float32, sparse, without zeros.
+            (N, K * J) float32, sparse.
         """
         y, z = y_mm + self.parts[0], z_mm + self.parts[1]
         depth = y * self.normal[0] + z * self.normal[1]
@@ -68,6 +68,12 @@ class TiltedMeans:
         to_upper = to_upper.astype(np.float32)
         weights *= np.stack([(1 - to_upper) * share, to_upper * share])
 
+        shape = (len(y_mm), len(self.positions) * self.rows)
+        if len(y) == 1:
+            sources += (slices * self.rows).astype(np.int32)
+            entries, columns = (np.ascontiguousarray(a.reshape(-1, len(y_mm)).T).ravel() for a in (weights, sources))
+            return csr_array((entries, columns, np.arange(len(y_mm) + 1) * 2 * len(weights)), shape=shape)
+        # the parts of a voxel share rows: their weights are summed in a window of each slice that it crosses
         lowest, middle = below.min(axis=0), self.along_rows(y_mm, z_mm)
         crossed = int((slices - lowest).max()) + 1
         numbers = np.arange(len(y_mm)) * crossed - lowest
@@ -76,10 +82,10 @@ class TiltedMeans:
         summed = np.bincount(sources.ravel(), weights.ravel(), bins).astype(np.float32)
         slices = lowest[:, None] + np.arange(crossed)
         first = slices * self.rows + self.start(middle[:, None], np.minimum(slices, len(self.positions) - 1))
-        used = np.flatnonzero(summed)
-        columns = first.ravel()[used // self.window] + used % self.window
+        used = np.flatnonzero(summed != 0)
+        columns = first.ravel()[used >> (self.window.bit_length() - 1)] + (used & (self.window - 1))
         ends = np.searchsorted(used, np.arange(len(y_mm) + 1) * (crossed * self.window))
-        return csr_array((summed[used], columns, ends), shape=(len(y_mm), len(self.positions) * self.rows))
+        return csr_array((summed[used], columns, ends), shape=shape)
 
     def along_rows(self, y_mm: Floats, z_mm: Floats) -> Floats:
         """Return how many rows points lie further than the origin of coordinates."""
