@@ -186,25 +186,33 @@ def moved(masks: Sequence[BitMask], grid: Grid, to: Grid) -> list[BitMask]:
         to: the other grid.
     """
     z, y, x = (
-        np.clip(np.rint((to.centers_mm(axis) - grid.first_ras_mm[axis]) / grid.spacing_mm), -1, count).astype(int)
-        for axis, count in zip((2, 1, 0), grid.shape_zyx, strict=True)
+        np.rint((to.centers_mm(axis) - grid.first_ras_mm[axis]) / grid.spacing_mm).astype(np.intp) for axis in (2, 1, 0)
     )
     planes, rows, columns = grid.shape_zyx
-    y, x = np.where(y < 0, rows, y), np.where(x < 0, columns, x)  # of the spare ones, where nothing is
-    y = np.append(y, rows)
+    (z_to, z_from), (y_to, y_from) = overlap(z, planes), overlap(y, rows)
     wide = np.full(words_for(len(x)) * BITS, columns)
-    wide[: len(x)] = x
-    together = to_bools(masks[0].words).view(np.uint8)
+    wide[: len(x)] = np.where((x < 0) | (x > columns), columns, x)  # beyond is a spare bit, where nothing is
+    together = to_bools(np.ascontiguousarray(masks[0].words[z_from, y_from])).view(np.uint8)
     for number, mask in enumerate(masks[1:], start=1):
-        together |= to_bools(mask.words).view(np.uint8) << np.uint8(number)
+        part = to_bools(np.ascontiguousarray(mask.words[z_from, y_from])).view(np.uint8)
+        together |= part << np.uint8(number)
     sideways = together.take(wide, axis=2)
-    outside = (z < 0) | (z == planes)
     picked = []
     for number in range(len(masks)):
-        words = from_bools(sideways & np.uint8(1 << number)).take(np.where(outside, 0, z), axis=0).take(y, axis=1)
-        words[outside] = 0
+        words = np.zeros((len(z), len(y) + 1, words_for(len(x))), np.uint64)
+        narrow = from_bools(sideways & np.uint8(1 << number))
+        words[z_to, y_to] = narrow.take(z[z_to] - z_from.start, axis=0).take(y[y_to] - y_from.start, axis=1)
         picked.append(BitMask(words, len(x)))
     return picked
+
+
+def overlap(places: NDArray[np.intp], count: int) -> tuple[slice, slice]:
+    """Return which of some increasing places are among 0, 1, ... count - 1, and the part of those that they span."""
+    inside = np.flatnonzero((places >= 0) & (places < count))
+    if not len(inside):
+        return slice(0, 0), slice(0, 0)
+    first, last = inside[[0, -1]]
+    return slice(first, last + 1), slice(places[first], places[last] + 1)
 
 
 def powers_up_to(length: int) -> list[int]:

@@ -35,7 +35,7 @@ def whole_grid(shape: tuple[int, ...], columns: int) -> Words:
 def from_bools(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> Words:
     """Pack rows (..., X) of whole words; any value but 0 counts."""
     octets = np.packbits(mask.reshape(-1), bitorder="little")
-    return from_octets(octets.reshape(*mask.shape[:-1], -1))
+    return from_octets(octets.reshape(*mask.shape[:-1], mask.shape[-1] // 8))
 
 
 def from_octets(octets: NDArray[np.uint8]) -> Words:
@@ -46,7 +46,7 @@ def from_octets(octets: NDArray[np.uint8]) -> Words:
 def to_bools(words: Words) -> Bools:
     """Unpack contiguous words (..., W) to (..., 64 W)."""
     octets = words.astype("<u8", copy=False).reshape(-1).view(np.uint8)
-    return np.unpackbits(octets, bitorder="little").view(np.bool_).reshape(*words.shape[:-1], -1)
+    return np.unpackbits(octets, bitorder="little").view(np.bool_).reshape(*words.shape[:-1], words.shape[-1] * BITS)
 
 
 def sideways(words: Words, out: Words, spare: Words) -> None:

@@ -97,13 +97,15 @@ def pixel_means(hu: NDArray[np.int16], rows: int, columns: int) -> NDArray[np.in
     means = np.empty((len(hu), height // rows, width // columns), np.int16)
     if not means.size:
         return means
+    clipped = np.empty((height, width), np.int16)
     for k, plane in enumerate(blocks):
         if rows == columns == 1:
-            means[k] = np.clip(plane, LOWEST_HU, HIGHEST_HU)
+            np.clip(plane, LOWEST_HU, HIGHEST_HU, out=means[k])
             continue
-        lines = np.clip(plane[picks[0][0] :: rows], LOWEST_HU, HIGHEST_HU)
+        np.clip(plane, LOWEST_HU, HIGHEST_HU, out=clipped)
+        lines = clipped[picks[0][0] :: rows]
         for row in picks[0][1:]:
-            lines += np.clip(plane[row::rows], LOWEST_HU, HIGHEST_HU)
+            lines = lines + clipped[row::rows]
         total = lines[:, picks[1][0] :: columns].astype(np.float32)
         for column in picks[1][1:]:
             total += lines[:, column::columns]

@@ -57,8 +57,8 @@ def has_prefix(path: Path) -> bool | None:
 
     Some old archives hold files without preamble; those begin with an element of group 2 or 8, in little endian.
     """
-    with path.open("rb") as file:
-        start = file.read(132)
+    with path.open("rb", buffering=0) as file:
+        start = file.read(132) or b""
     if start[128:] == b"DICM":
         return True
     return False if len(start) == 132 and start[:2] in {b"\x02\0", b"\x08\0"} and start[3] == 0 else None

@@ -209,7 +209,8 @@ def shoulders(body: BitMask, cranium: int, narrowed: bool) -> int:
         narrowed: whether the grid is narrower than the scan, because heads are; shoulders fill all of its width.
     """
     sideways = to_bools(np.bitwise_or.reduce(body.words, axis=1))
-    widths = np.array([np.ptp(np.flatnonzero(row)) if row.any() else 0 for row in sideways])
+    first, last = sideways.argmax(axis=1), sideways.shape[1] - 1 - sideways[:, ::-1].argmax(axis=1)
+    widths = np.where(sideways.any(axis=1), last - first, 0)
     widest = SHOULDER_RATIO * widths[cranium:].max()
     too_wide = np.flatnonzero(widths[:cranium] > (min(widest, body.columns - 2) if narrowed else widest))
     return int(too_wide[-1]) + 1 if too_wide.size else 0

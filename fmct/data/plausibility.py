@@ -26,8 +26,7 @@ CUT_BELOW_HU = 500
 LEAST_CUT = 0.005
 REMARKABLE = 0.3
 SAMPLE_STEP = 3
-ENOUGH_SLICES = 16
-SLICES_AT_ONCE = 16
+MOST_SLICES = 16
 LOWEST = -(1 << 15)
 
 Counts = NDArray[np.int64]
@@ -38,9 +37,9 @@ def implausible_hu(hu: NDArray[np.int16]) -> str | None:
 
     Args:
         hu: (K, J, I) as measured, `PADDING_HU` where nothing was. Every third row and column is looked at, and of many
-            slices at least `ENOUGH_SLICES`, evenly.
+            slices `MOST_SLICES`, evenly.
     """
-    counts = without_padding(histogram(hu[:: max(len(hu) // ENOUGH_SLICES, 1)]))
+    counts = without_padding(histogram(hu))
     values = np.flatnonzero(counts) + LOWEST
     if values.size == 0:
         return "nothing but padding"
@@ -72,11 +71,10 @@ def implausible_hu(hu: NDArray[np.int16]) -> str | None:
 
 
 def histogram(hu: NDArray[np.int16]) -> Counts:
-    """Return how often each value (65536, from `LOWEST` up) occurs."""
-    counts = np.zeros(1 << 16, np.int64)
-    for start in range(0, len(hu), SLICES_AT_ONCE):
-        sample = hu[start : start + SLICES_AT_ONCE, ::SAMPLE_STEP, ::SAMPLE_STEP]
-        counts += np.bincount(sample.ravel().view(np.uint16), minlength=counts.size)
+    """Return how often each value (65536, from `LOWEST` up) occurs in a sample."""
+    slices = np.unique(np.linspace(0, len(hu) - 1, MOST_SLICES).round().astype(int))
+    sample = np.concatenate([hu[k, ::SAMPLE_STEP, ::SAMPLE_STEP].ravel() for k in slices])
+    counts = np.bincount(sample.view(np.uint16), minlength=1 << 16)
     return np.roll(counts, -LOWEST)  # as unsigned numbers, negative ones come last
 
 

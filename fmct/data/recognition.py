@@ -114,21 +114,23 @@ def enclosed_brain(stack: SliceStack) -> EnclosedBrain:
     extents_mm = (slice_extents_mm(stack), np.full(rows, row_mm), np.full(columns, column_mm))
     up = axis_along_body(stack)
     shows_brain = np.zeros(coarse.hu.shape[up], bool)
-    volumes_mm3, middles, corners = [], np.zeros((0, 3)), np.zeros((0, 3))
+    volumes_mm3: list[float] = []
+    found: list[Vectors] = []
     for box, pixels in brain_pieces(coarse.hu, row_mm, column_mm, up):
         shows_brain[box[up]] = True
         volumes_mm3.append(pixels * row_mm * column_mm * float(extents_mm[0][box[0].start]))
         ends = np.array([[(side.start, side.stop - 1)[end] for side in box[1:]] for end in (0, 1)])
-        corner = coarse.origins_ras_mm[box[0].start] + ends @ [coarse.row_step_ras_mm, coarse.column_step_ras_mm]
-        middles, corners = np.vstack([middles, corner.mean(axis=0)]), np.vstack([corners, corner])
+        found.append(coarse.origins_ras_mm[box[0].start] + ends @ [coarse.row_step_ras_mm, coarse.column_step_ras_mm])
+    corners = np.array(found).reshape(-1, 2, 3)
+    middles = corners.mean(axis=1)
     return EnclosedBrain(
         volume_ml=sum(volumes_mm3) / 1000,
         height_mm=float(extents_mm[up][shows_brain].sum()),
         scan_mm=float(extents_mm[up].sum()),
         center_ras_mm=np.average(middles, axis=0, weights=volumes_mm3) if volumes_mm3 else None,
         pieces_ras_mm=middles,
-        low_ras_mm=corners.min(axis=0) if volumes_mm3 else None,
-        high_ras_mm=corners.max(axis=0) if volumes_mm3 else None,
+        low_ras_mm=corners.min(axis=(0, 1)) if volumes_mm3 else None,
+        high_ras_mm=corners.max(axis=(0, 1)) if volumes_mm3 else None,
     )
 
 

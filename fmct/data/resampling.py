@@ -12,40 +12,26 @@ gantry tilt or an oblique reformat (one for x, one for y and z together), `obliq
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from fmct.data.footprint import Floats, bracket, bracket_even, footprint_bands, reversed_columns
+from fmct.data.footprint import Floats, bracket, bracket_even, footprint_bands
 from fmct.data.geometry import SliceStack
 from fmct.data.grid import Grid
-from fmct.data.tilted_means import TiltedMeans
+from fmct.data.resampling_pieces import PLANES_AT_ONCE, HURange, Options, Pieces, above_air, in_plane_bands
+from fmct.data.tilted_resampling import resample_tilted
 
 AIR_HU = -1024
 HIGHEST_HU = 3071
 NEGLIGIBLE_MM = 0.05
-PLANES_AT_ONCE = 16
-SPARE_FLOATS = 16
-"""At the end of rows that are read across: as many as 512 by themselves would all share a few lines of the cache."""
 OBLIQUE_POINTS = 1
 FEWEST_POINTS = 2
 """For the way by points: samples along an axis for each row, column or slice crossed there."""
 
 Way = Literal["separable", "tilted", "oblique"]
-HURange = tuple[int, int]
-Planes = Iterator[tuple[slice, NDArray[np.float32]]]
-
-
-@dataclass(frozen=True, eq=False)
-class Options:
-    """What may be left out, as `resample` has it."""
-
-    preview: bool
-    rows: NDArray[np.bool_] | None
 
 
 def resample(
@@ -70,10 +56,10 @@ def resample(
         (Z, Y, X) int16 HU.
     """
     ways = {"separable": resample_separable, "tilted": resample_tilted, "oblique": resample_oblique}
-    out = np.empty(grid.shape_zyx, np.int16)
-    for planes, above in ways[way or cheapest_way(stack)](stack, grid, hu_range, Options(preview, rows)):
+    out = np.empty(grid.shape_zyx, np.int16) if rows is None else np.full(grid.shape_zyx, hu_range[0], np.int16)
+    for place, above in ways[way or cheapest_way(stack)](stack, grid, hu_range, Options(preview, rows)):
         above += hu_range[0]
-        out[planes] = np.rint(above, out=above)
+        out[place] = np.rint(above, out=above)
     return out
 
 
@@ -88,7 +74,7 @@ def cheapest_way(stack: SliceStack) -> Way:
     return "tilted" if max(spread[1], row_drift[2]) > NEGLIGIBLE_MM else "separable"
 
 
-def resample_separable(stack: SliceStack, grid: Grid, hu_range: HURange, options: Options) -> Planes:
+def resample_separable(stack: SliceStack, grid: Grid, hu_range: HURange, options: Options) -> Pieces:
     """Average along y and x within each slice, then along z; yields some planes at a time, HU above air."""
     hu, along_y, along_x = in_plane_bands(stack, grid)
     along_z = footprint_bands(stack.origins_ras_mm[:, 2], grid.centers_mm(2), grid.spacing_mm)
@@ -115,28 +101,7 @@ def plane_average(
     return np.ascontiguousarray((along_x @ columns_first).T).ravel()
 
 
-def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange, options: Options) -> Planes:
-    """Average along x within each slice, then along y and z together over parts of each voxel; HU above air."""
-    hu, _, along_x = in_plane_bands(stack, grid, crop_rows=False)
-    slices, rows, _ = hu.shape
-    averaged = np.empty((slices, rows, grid.shape_zyx[2]), np.float32)
-    columns_first = np.zeros((hu.shape[2], rows + SPARE_FLOATS), np.float32)
-    for k in range(slices):
-        columns_first[:, :rows] = above_air(hu[k], hu_range).T
-        averaged[k] = (along_x @ columns_first)[:, :rows].T
-    by_row = averaged.reshape(slices * rows, -1)
-    means = TiltedMeans(stack, grid.spacing_mm, options.preview)
-    y_mm, z_mm = grid.centers_mm(1), grid.centers_mm(2)
-    for start in range(0, grid.shape_zyx[0], PLANES_AT_ONCE):
-        part = slice(start, min(start + PLANES_AT_ONCE, grid.shape_zyx[0]))
-        planes = np.zeros((part.stop - start, *grid.shape_zyx[1:]), np.float32)
-        wanted = np.ones(planes.shape[:2], bool) if options.rows is None else options.rows[part]
-        z, y = np.nonzero(wanted)
-        planes[wanted] = means.weights(y_mm[y], z_mm[part][z]) @ by_row
-        yield part, planes
-
-
-def resample_oblique(stack: SliceStack, grid: Grid, hu_range: HURange, options: Options) -> Planes:
+def resample_oblique(stack: SliceStack, grid: Grid, hu_range: HURange, options: Options) -> Pieces:
     """Average over points within each voxel; yields plane after plane of the grid, HU above air."""
     _, rows, columns = stack.hu.shape
     to_index = np.linalg.pinv(np.stack([stack.column_step_ras_mm, stack.row_step_ras_mm], axis=1))  # (2, 3)
@@ -169,34 +134,6 @@ def resample_oblique(stack: SliceStack, grid: Grid, hu_range: HURange, options: 
         yield slice(plane, plane + 1), out
 
 
-def in_plane_bands(
-    stack: SliceStack, grid: Grid, crop_rows: bool = True
-) -> tuple[NDArray[np.int16], csr_array, csr_array]:
-    """Return the part of the slices that a grid needs, and the weights of its rows and columns in the grid's voxels.
-
-    Rows and columns come in the order in which they lie in memory: reading them backwards takes six times as long.
-    Sums are taken in the order of places all the same, so that what is computed doesn't depend on it.
-
-    Returns:
-        (K, J, I) HU, (Y, J) and (X, I) sparse weights.
-    """
-    hu = stack.hu
-    found: list[csr_array] = []
-    for axis, step in ((1, stack.row_step_ras_mm), (0, stack.column_step_ras_mm)):
-        knots = stack.origins_ras_mm[:, axis].mean() + step[axis] * np.arange(stack.hu.shape[2 - axis])
-        if axis == 1 and not crop_rows:
-            found.append(csr_array(np.zeros((1, 1), np.float32)))
-            continue
-        bands = footprint_bands(knots, grid.centers_mm(axis), grid.spacing_mm)
-        if hu.strides[2 - axis] < 0:
-            hu, bands = np.flip(hu, 2 - axis), reversed_columns(bands)
-        start, end = int(bands.indices.min()), int(bands.indices.max()) + 1
-        hu = hu[:, start:end] if axis == 1 else hu[:, :, start:end]
-        shape = (bands.shape[0], end - start)
-        found.append(csr_array((bands.data, bands.indices - start, bands.indptr), shape=shape))
-    return hu, found[0], found[1]
-
-
 def sub_offsets(stack: SliceStack, grid: Grid, axis: int, points: int) -> Floats:
     """Return where to sample within a voxel along an axis: `points` times for each row, column or slice crossed there.
 
@@ -211,10 +148,3 @@ def sub_offsets(stack: SliceStack, grid: Grid, axis: int, points: int) -> Floats
     )
     count = max(int(np.ceil(points * grid.spacing_mm * crossed_per_mm)), FEWEST_POINTS)
     return ((np.arange(count) + 0.5) / count - 0.5) * grid.spacing_mm
-
-
-def above_air(plane: NDArray[np.int16], hu_range: HURange) -> NDArray[np.uint16]:
-    """Return a slice clamped and counted from air, so that air is 0 and weights that sum to less than 1 add air."""
-    above = np.clip(plane, *hu_range).view(np.uint16)
-    above -= np.uint16(hu_range[0] & 0xFFFF)  # what overflows on the way comes back
-    return above

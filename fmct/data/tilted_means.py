@@ -17,6 +17,9 @@ from fmct.data.geometry import SliceStack
 PARTS_PER_SLICE = 6
 FEWEST_PARTS = 2
 """Along an axis: for each slice that a voxel crosses there, and at all."""
+ROUNDING = 1e-6
+
+Ints = NDArray[np.intp]
 
 
 class TiltedMeans:
@@ -41,30 +44,58 @@ class TiltedMeans:
         self.depth = float(width_mm / counts @ np.abs(self.normal))
         self.extent = float(np.hypot(*(width_mm / counts * self.row_step)))
         """Of a part, across the slices in mm, and along the rows in rows, as the box of the same spread."""
+        spread = float(np.abs(self.along_rows(*self.parts)).max()) + ROUNDING
+        self.before = spread + self.extent / 2
+        self.window = 1 << int(2 * spread + np.ceil(self.extent) + 2).bit_length()
+        """Rows from the first that a voxel takes of a slice to its middle, and room for all that it takes of it."""
 
     def weights(self, y_mm: Floats, z_mm: Floats) -> csr_array:
         """Return the weights for some voxels.
 
         Args:
-            y_mm: (N,) centers of the voxels.
+            y_mm: (N,) centers of the voxels, N > 0.
             z_mm: (N,) likewise.
 
         Returns:
-            (N, K * J) float32, sparse, entries of the same place not summed.
+            (N, K * J) float32, sparse.
         """
         y, z = y_mm + self.parts[0], z_mm + self.parts[1]
         depth = y * self.normal[0] + z * self.normal[1]
         below, to_upper, _ = bracket(depth, self.positions)
         slices = np.stack([below, below + 1])
-        places = y * self.row_step[0] + z * self.row_step[1] - self.first_rows[slices]
-        weights, sources = even_footprint(places, self.extent, self.rows)
+        weights, sources = even_footprint(self.along_rows(y, z) - self.first_rows[slices], self.extent, self.rows)
         share = self.within(depth) / np.float32(len(y))
         to_upper = to_upper.astype(np.float32)
         weights *= np.stack([(1 - to_upper) * share, to_upper * share])
-        sources += (slices * self.rows).astype(np.int32)
-        entries, places = (np.ascontiguousarray(a.reshape(-1, len(y_mm)).T).ravel() for a in (weights, sources))
-        ends = np.arange(len(y_mm) + 1, dtype=np.int32) * (len(entries) // max(len(y_mm), 1))
-        return csr_array((entries, places, ends), shape=(len(y_mm), len(self.positions) * self.rows))
+
+        shape = (len(y_mm), len(self.positions) * self.rows)
+        if len(y) == 1:
+            sources += (slices * self.rows).astype(np.int32)
+            entries, columns = (np.ascontiguousarray(a.reshape(-1, len(y_mm)).T).ravel() for a in (weights, sources))
+            return csr_array((entries, columns, np.arange(len(y_mm) + 1) * 2 * len(weights)), shape=shape)
+        # the parts of a voxel share rows: their weights are summed in a window of each slice that it crosses
+        lowest, middle = below.min(axis=0), self.along_rows(y_mm, z_mm)
+        crossed = int((slices - lowest).max()) + 1
+        numbers = np.arange(len(y_mm)) * crossed - lowest
+        sources += ((slices + numbers) * self.window - self.start(middle, slices)).astype(np.int32)
+        bins = len(y_mm) * crossed * self.window
+        summed = np.bincount(sources.ravel(), weights.ravel(), bins).astype(np.float32)
+        slices = lowest[:, None] + np.arange(crossed)
+        first = slices * self.rows + self.start(middle[:, None], np.minimum(slices, len(self.positions) - 1))
+        used = np.flatnonzero(summed != 0)
+        columns = first.ravel()[used >> (self.window.bit_length() - 1)] + (used & (self.window - 1))
+        ends = np.searchsorted(used, np.arange(len(y_mm) + 1) * (crossed * self.window))
+        return csr_array((summed[used], columns, ends), shape=shape)
+
+    def along_rows(self, y_mm: Floats, z_mm: Floats) -> Floats:
+        """Return how many rows points lie further than the origin of coordinates."""
+        rows: Floats = y_mm * self.row_step[0] + z_mm * self.row_step[1]
+        return rows
+
+    def start(self, middle: Floats, slices: Ints) -> Ints:
+        """Return where the window of a voxel begins among the rows of a slice, by where its middle lies."""
+        first = np.floor(middle - self.first_rows[slices] - self.before)
+        return np.clip(first, 0, max(self.rows - self.window, 0)).astype(np.intp)
 
     def within(self, depth_mm: Floats) -> NDArray[np.float32]:
         """Return which share of parts (P, N), by the depth of their middles, lies within the scan."""
