@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -65,14 +66,14 @@ class Bench(Command):
         if self.subject == "scale":
             self._scale()
             return ExitCode.DONE
-        tables = self._tables()
         if self.json_output:
-            print(json.dumps([row for table in tables for row in table.rows()], indent=2))
-        else:
-            print("\n\n".join(table.text() for table in tables))
+            print(json.dumps([row for table in self._tables() for row in table.rows()], indent=2))
+            return ExitCode.DONE
+        for number, table in enumerate(self._tables()):
+            print(("\n" if number else "") + table.text(), flush=True)
         return ExitCode.DONE
 
-    def _tables(self) -> list[Table]:
+    def _tables(self) -> Iterable[Table]:
         from fmct.benchmarks.table import Table
 
         if self.subject == "index":
@@ -91,8 +92,8 @@ class Bench(Command):
         if self.subject == "train":
             from fmct.benchmarks.training import measure_training
 
-            outcomes = [measure_training(objective, self.turns) for objective in ("dino", "mae")]
-            return [Table(outcome.title, "scans", outcome.timings, outcome.notes()) for outcome in outcomes]
+            outcomes = (measure_training(objective, self.turns) for objective in ("dino", "mae"))
+            return (Table(outcome.title, "scans", outcome.timings, outcome.notes()) for outcome in outcomes)
         from fmct.benchmarks.preprocessing import measure_preprocessing
 
         return [

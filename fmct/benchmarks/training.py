@@ -7,6 +7,8 @@ are told apart: every way says how many FLOPs it takes, and one does the publish
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,9 +75,11 @@ def measure_training(objective: Objective, turns: int, size: Size | None = None)
     every = ways(objective, size)
     scans = size.scans(objective)
     seconds: dict[str, list[float]] = {way.name: [] for way in every}
-    for _ in range(turns):
+    for turn in range(turns):
         for way in every:
+            print(f"{objective}, turn {turn + 1} of {turns}: {way.name}", file=sys.stderr, flush=True)
             seconds[way.name].append(seconds_of_step(way, size))
+            gc.collect()  # a trainer and its task hold each other, and gigabytes
     costs = {way.name: in_fresh_process(partial(cost_of_step, way, size)) for way in every}
     return Outcome(
         f"{objective}, ViT {size.backbone.width} x {size.backbone.depth}, patch {size.backbone.patch_voxels}, "
@@ -117,6 +121,8 @@ def take_steps(way: Way, size: Size, clock: Clock) -> None:
     setting = Setting(input_config, optimizer, 0, record)
     task: Task = way.task.build(size.backbone.build(input_config.channels, size.voxels), setting)
     quiet_lightning()
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(way.matmul_precision)
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
@@ -130,7 +136,10 @@ def take_steps(way: Way, size: Size, clock: Clock) -> None:
         enable_model_summary=False,
         limit_val_batches=0,
     )
-    trainer.fit(task, datamodule=Heads(size.scans(way.objective), size.voxels * 3 // 2))
+    try:
+        trainer.fit(task, datamodule=Heads(size.scans(way.objective), size.voxels * 3 // 2))
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def take_published_steps(way: Way, size: Size, clock: Clock) -> None:

@@ -50,12 +50,14 @@ class Way:
         objective: dino or mae.
         task: what fmct trains; None for the published arithmetic.
         precision: as `trainer.precision`.
+        matmul_precision: as `trainer.matmul_precision`; on a CPU "high" is the same as "highest".
     """
 
     name: str
     objective: Objective
     task: DINOConfig | MAEConfig | None = None
     precision: Precision = "32-true"
+    matmul_precision: Literal["highest", "medium"] = "highest"
 
 
 def ways(objective: Objective, size: Size) -> list[Way]:
@@ -67,6 +69,7 @@ def ways(objective: Objective, size: Size) -> list[Way]:
             Way("fmct, same decoder, float32", "mae", MAEConfig(decoder=DECODER)),
             Way("fmct, same decoder, bf16", "mae", MAEConfig(decoder=DECODER), "bf16-mixed"),
             Way("fmct, decoder 4 x 384, float32", "mae", small),
+            Way("fmct, decoder 4 x 384, float32, matmul medium", "mae", small, matmul_precision="medium"),
             Way("fmct, decoder 4 x 384, bf16", "mae", small, "bf16-mixed"),
         ]
     v, w = size.voxels, size.local_voxels
@@ -79,6 +82,7 @@ def ways(objective: Objective, size: Size) -> list[Way]:
         Way(f"fmct, 4 x {v}^3, float32", "dino", dino(CROPS - GLOBAL_CROPS, v)),
         Way(f"fmct, 4 x {v}^3, bf16", "dino", dino(CROPS - GLOBAL_CROPS, v), "bf16-mixed"),
         Way(f"fmct, 2 x {v}^3 + 2 x {w}^3, float32", "dino", dino(2, w)),
+        Way(f"fmct, 2 x {v}^3 + 2 x {w}^3, float32, matmul medium", "dino", dino(2, w), matmul_precision="medium"),
         Way(f"fmct, 2 x {v}^3 + 2 x {w}^3, bf16", "dino", dino(2, w), "bf16-mixed"),
         Way(f"fmct, 2 x {v}^3 + 8 x {w}^3, bf16", "dino", dino(8, w), "bf16-mixed"),
     ]
