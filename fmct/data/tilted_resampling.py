@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -18,27 +20,31 @@ SPARE_FLOATS = 16
 
 def resample_tilted(stack: SliceStack, grid: Grid, hu_range: HURange, options: Options) -> Pieces:
     """Average along x within each slice, then along y and z together over parts of each voxel; HU above air."""
+    pieces: Iterable[tuple[Place, csr_array]] = weights_of_pieces(stack, grid, options)
+    needed = np.ones(stack.hu.shape[:2], bool)
+    if options.rows is not None:
+        pieces, needed = list(pieces), np.zeros_like(needed)
+        for _, weights in pieces:
+            needed.reshape(-1)[weights.indices] = True
+    averaged = averages_along_x(stack, grid, hu_range, needed)
+    for place, weights in pieces:
+        above = weights @ averaged
+        yield place, above.reshape(-1, *grid.shape_zyx[1:]) if isinstance(place, slice) else above
+
+
+def weights_of_pieces(stack: SliceStack, grid: Grid, options: Options) -> Iterator[tuple[Place, csr_array]]:
+    """Yield some planes at a time, or what is wanted of them, and the weights of rows of slices in their voxels."""
     means = TiltedMeans(stack, grid.spacing_mm, options.preview)
     y_mm, z_mm = grid.centers_mm(1), grid.centers_mm(2)
     at_once = PLANES_AT_ONCE * (4 if options.preview else 1)
-    places: list[Place] = []
-    weights: list[csr_array] = []
     for start in range(0, len(z_mm), at_once):
         part = slice(start, min(start + at_once, len(z_mm)))
         if options.rows is None:
-            places.append(part)
-            weights.append(means.weights(np.tile(y_mm, part.stop - start), np.repeat(z_mm[part], len(y_mm))))
-        else:
-            z, y = np.nonzero(options.rows[part])
-            places.append((z + start, y))
-            weights.append(means.weights(y_mm[y], z_mm[part][z]))
-    needed = np.zeros(stack.hu.shape[:2], bool)
-    for of_piece in weights:
-        needed.reshape(-1)[of_piece.indices] = True
-    averaged = averages_along_x(stack, grid, hu_range, needed)
-    for place, of_piece in zip(places, weights, strict=True):
-        above = of_piece @ averaged
-        yield place, above.reshape(-1, *grid.shape_zyx[1:]) if isinstance(place, slice) else above
+            yield part, means.weights(np.tile(y_mm, part.stop - start), np.repeat(z_mm[part], len(y_mm)))
+            continue
+        z, y = np.nonzero(options.rows[part])
+        if len(z):
+            yield (z + start, y), means.weights(y_mm[y], z_mm[part][z])
 
 
 def averages_along_x(
