@@ -65,6 +65,17 @@ def test_what_cannot_be_measured_is_refused_first(tmp_path: Path) -> None:
         preprocessing.measure_preprocessing(1, flat)
 
 
+def test_a_folder_of_scans_is_measured_without_those_that_are_refused(tmp_path: Path) -> None:
+    small_series(tmp_path / "in")
+    nib.save(nib.Nifti1Image(np.full((20, 20, 20), 100, np.int16), np.diag([8.0, 8, 8, 1])), tmp_path / "in" / "f.nii")
+    (source,) = preprocessing.measurable(tmp_path / "in")
+    assert source.name == "in/series"
+    assert len(source.files) == source.row["n_slices"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no usable scan"):
+        preprocessing.measurable(tmp_path / "empty")
+
+
 def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = preprocessing.MALLOC
     monkeypatch.setenv(first, "1")
