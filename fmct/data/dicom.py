@@ -1,8 +1,8 @@
 """DICOM files: the headers of the slices in one, and their pixels in HU.
 
-pydicom parses and decodes; what the values mean is decided here and in the modules beside this: `dicom_file` (parsing
-within bounds), `elements` (values), `slice_header`, `encodings` (what is refused by the header), `enhanced` (files of
-many frames), `frames` (decoding), `stored_values` and `hu_decoding` (HU).
+pydicom decodes, and parses what `header_scan` leaves to it; what the values mean is decided here and in the modules
+beside this: `dicom_file` (parsing within bounds), `elements` (values), `slice_header`, `encodings` (what is refused by
+the header), `enhanced` (files of many frames), `frames` (decoding), `stored_values` and `hu_decoding` (HU).
 
 Nothing that identifies a patient leaves this file: identifiers are hashed as they are read, and values that pydicom
 complains about aren't shown, for such warnings quote the header.

@@ -1,4 +1,4 @@
-"""A DICOM file's data set up to its pixels, parsed by pydicom within bounds.
+"""A DICOM file's data set up to its pixels: of ordinary files by `header_scan`, of others by pydicom within bounds.
 
 Left to itself, `pydicom.dcmread` trusts the file: it asks for as many bytes as an element claims to have (up to 4 GB),
 inflates a deflated data set whole, and makes an object of every item of every sequence. Here no more is read than there
