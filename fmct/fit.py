@@ -24,8 +24,7 @@ from fmct.experiment.run_record import read_environment
 from fmct.experiment.runs import begin, run_folder, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.experiment.speaking import first_to_speak
-from fmct.experiment.weights import export_run, initial_backbone
-from fmct.tasks.base import Setting
+from fmct.experiment.weights import export_run, initial_backbone, setting_of
 
 EXAMPLES = """\
 Every key of the experiment file is a flag; flags win over the environment (FMCT_OPTIMIZER__LR=1e-4), which wins over
@@ -74,9 +73,7 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     record = as_record(experiment)
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     data = experiment.data.build(experiment.labels, experiment.seed)
-    spacing_mm = getattr(data.cache.settings, "spacing_mm", None)
-    setting = Setting(experiment.input, experiment.optimizer, experiment.seed, record, spacing_mm)
-    task = experiment.task.build(initial_backbone(experiment, data), setting)
+    task = experiment.task.build(initial_backbone(experiment, data), setting_of(experiment, record, data))
     quiet_lightning()
     watching = experiment.callbacks.build(data, experiment.optimizer.warmup_fraction)
     trainer = experiment.trainer.build(run_folder(experiment), watching)

@@ -54,7 +54,8 @@ def test_private_memory_is_what_a_process_has_for_itself() -> None:
     # in a process of its own: in this one other threads and the garbage collector give memory back meanwhile
     code = """
 import mmap, os
-from fmct.benchmarks.scale import peak_memory, private_memory
+from fmct.benchmarks.fresh_process import peak_memory
+from fmct.benchmarks.scale import private_memory
 before = private_memory(os.getpid())
 block = mmap.mmap(-1, 40_000_000)  # memory that no one had before
 block.write(b"1" * 40_000_000)

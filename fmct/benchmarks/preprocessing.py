@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from fmct.benchmarks.fresh_process import in_fresh_process, own_peak_mb
+from fmct.benchmarks.fresh_process import in_fresh_process, peak_memory
 from fmct.benchmarks.preprocessing_ways import Source, run_preset, scans_at, ways
 from fmct.benchmarks.timing import Timing, time_in_turns
 from fmct.console.errors import UsageError
@@ -163,4 +163,4 @@ def peak_mb(source: Source, way: str) -> float:
     """Go one way, and return the most memory that this process ever held."""
     with threadpool_limits(1):
         ways(source)[way]()
-    return own_peak_mb()
+    return peak_memory() / 2**20

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import re
-import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fmct.benchmarks.fresh_process import in_fresh_process, peak_memory
 from fmct.benchmarks.large_archive import DISTINCT, SIDE, large_cache, large_manifest
 from fmct.data.datamodule import DataConfig
 from fmct.data.dataset import Batch
@@ -87,14 +83,14 @@ def measure_scale(
         figures = []
         for path in paths:
             say(f"read and check {path.name}")
-            seconds, peak = alone(read_and_check, path)
+            seconds, peak = in_fresh_process(read_and_check, path)
             figures.append(Figure(f"read and check the manifest, {path.suffix}, and its splits", seconds, "s", 15))
             figures.append(Figure(f"  peak memory, {path.suffix}", peak / MB, "MB", 1500))
         say("assign splits, and open the cache")
-        figures.append(Figure("assign splits by patient", alone(assign, paths[1])[0], "s", 15))
-        figures.append(Figure("open the cache's index", alone(open_cache, folder / "cache")[0], "s", 5))
+        figures.append(Figure("assign splits by patient", in_fresh_process(assign, paths[1])[0], "s", 15))
+        figures.append(Figure("open the cache's index", in_fresh_process(open_cache, folder / "cache")[0], "s", 5))
         say(f"feed {batches:,} batches")
-        figures += alone(feed, paths[1], folder / "cache", batches, workers)
+        figures += in_fresh_process(feed, paths[1], folder / "cache", batches, workers)
     lines = [
         f"{scans:,} scans of {patients:,} patients; names are random, and {DISTINCT:,} volumes of {SIDE}³ voxels stand "
         "for all",
@@ -115,26 +111,6 @@ def extrapolate(scans: int, seconds_per_scan: float, bytes_per_scan: float) -> l
         f"preprocessing, {seconds_per_scan:.3f} core-seconds per scan: {hours} core(s)",
         f"cache, {bytes_per_scan / MB:.2f} MB per scan: {scans * bytes_per_scan / 1e12:.2f} TB",
     ]
-
-
-def alone(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Do something in a fresh process, whose peak memory is its own."""
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, fresh, start_processes_by, (multiprocessing.get_start_method(),)) as executor:
-        return executor.submit(work, *arguments).result()
-
-
-def start_processes_by(method: str) -> None:
-    """Let this process start others, such as a loader's workers, as the one before it does."""
-    multiprocessing.set_start_method(method, force=True)
-
-
-def peak_memory() -> int:
-    """Return the most memory that this process ever had, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux, getrusage counts what the process was started from
-        return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii"))[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def read_and_check(path: Path) -> tuple[float, int]:

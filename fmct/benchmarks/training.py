@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fmct.benchmarks.fresh_process import in_fresh_process, own_peak_mb
+from fmct.benchmarks.fresh_process import in_fresh_process, peak_memory
 from fmct.benchmarks.published_steps import CROPS, published_dino_step, published_mae_step
 from fmct.benchmarks.timing import Timing
 from fmct.benchmarks.training_ways import Objective, Size, Way, ways
@@ -100,7 +100,7 @@ def cost_of_step(way: Way, size: Size) -> tuple[float, float]:
     clock = Clock(StepFlops())
     take_steps(way, size, clock)
     on_gpu = device().type == "cuda"
-    return float(clock.flops), torch.cuda.max_memory_allocated() / 2**20 if on_gpu else own_peak_mb()
+    return float(clock.flops), (torch.cuda.max_memory_allocated() if on_gpu else peak_memory()) / 2**20
 
 
 def seconds_of_step(way: Way, size: Size) -> float:

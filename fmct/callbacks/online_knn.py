@@ -6,8 +6,6 @@ The labels stay in this callback: no step of the training depends on them. N sca
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +15,8 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
 
+from fmct.callbacks.evaluation_mode import evaluating
 from fmct.callbacks.logging_steps import write_scalars
 from fmct.console.errors import FmctError, UsageError
 from fmct.data.datamodule import ScanDataModule, Split, cached_rows
@@ -148,15 +146,3 @@ class OnlineKNN(L.Callback):
         every_scan_once = np.unique(rows, return_index=True)[1]
         unique: NDArray[np.float32] = features[every_scan_once]
         return unique
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode, and each of its parts back into its own mode afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

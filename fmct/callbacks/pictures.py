@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fmct.callbacks.evaluation_mode import evaluating
 from fmct.console.files import atomic_path
 from fmct.experiment.event_file import EventFile
 
@@ -46,11 +47,8 @@ class Pictures(L.Callback):
         if draw is None or trainer.global_step == self.last_step:
             return
         self.last_step = trainer.global_step
-        was_training = pl_module.training
-        pl_module.eval()
-        with torch.no_grad():
+        with evaluating(pl_module), torch.no_grad():
             pictures: dict[str, Tensor] = draw(self.batch)
-        pl_module.train(was_training)
         if not trainer.is_global_zero:  # but every process draws: where parameters are divided, it takes all of them
             return
         for name, picture in pictures.items():

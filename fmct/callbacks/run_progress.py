@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning as L
@@ -20,7 +21,7 @@ BAR = 12
 THEN = {"val/loss": "val loss {}", "val/auroc": "val AUROC {}", "knn/auroc": "kNN AUROC {}"}
 
 
-class RunProgress(ProgressBar):
+class RunProgress(ProgressBar, ABC):
     """Knows steps, speed and the time left of the whole run, not of an epoch; says so every few seconds.
 
     Args:
@@ -95,14 +96,15 @@ class RunProgress(ProgressBar):
         steps, seconds = step - self.measured_from[0], now - self.measured_from[1]
         return seconds / steps * (self.total_steps - step)
 
+    @abstractmethod
     def begin(self, trainer: L.Trainer) -> None:
         """Announce the run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def show(self, trainer: L.Trainer, state: str) -> None:
         """Show the state of the run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """Show nothing more."""
 
@@ -121,6 +123,9 @@ class PlainProgress(RunProgress):
         """Print a line."""
         place = f"epoch {trainer.current_epoch} step {trainer.global_step} of {self.total_steps:,}"
         print(f"{place}: {state}", flush=True)
+
+    def end(self) -> None:
+        """Leave the lines as they are."""
 
 
 class BarProgress(RunProgress):

@@ -42,7 +42,7 @@ class TrainerConfig(Config):
     matmul_precision: Literal["highest", "high", "medium"] = Field(
         "high", description="torch.set_float32_matmul_precision"
     )
-    compile: bool = Field(False, description="torch.compile of the backbone's blocks; needs a C compiler on a CPU")
+    compile: bool = Field(False, description="torch.compile of the backbone's blocks; needs a C++ compiler")
     accumulate_batches: int = Field(1, gt=0, description="batches per optimizer step")
     clip_norm: float | None = Field(None, gt=0, description="greatest norm of the whole gradient")
     validate_every_epochs: int = Field(1, gt=0)
@@ -75,10 +75,9 @@ class TrainerConfig(Config):
             require_compiler()
         torch.set_float32_matmul_precision(self.matmul_precision)
         on_terminal = Console().is_terminal
+        limit = [] if self.max_steps is None else [StepLimit(self.max_steps)]
         callbacks: list[Callback] = [
-            *(
-                [StepLimit(self.max_steps)] if self.max_steps is not None else []
-            ),  # first: it says which step is the last
+            *limit,  # first: it says which step is the last
             Checkpoints(folder / "checkpoints", self.checkpoint_every_epochs, self.checkpoint_every_steps),
             Throughput(),
             *watching,

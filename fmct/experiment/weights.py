@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -27,6 +28,12 @@ from fmct.models.packaged import (
 )
 from fmct.tasks.base import Setting, Task
 from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
+
+
+def setting_of(experiment: Experiment, record: dict[str, Any], data: ScanDataModule) -> Setting:
+    """Return what a task needs of its experiment, given as plain values too, and of the volumes that it learns from."""
+    spacing_mm = getattr(data.cache.settings, "spacing_mm", None)
+    return Setting(experiment.input, experiment.optimizer, experiment.seed, record, spacing_mm)
 
 
 def initial_backbone(experiment: Experiment, data: ScanDataModule) -> Backbone:
@@ -130,8 +137,7 @@ def export_checkpoint(path: Path, folder: Path) -> Path:
     experiment = from_record(checkpoint["experiment"])
     data = experiment.data.build(experiment.labels, experiment.seed)
     backbone = experiment.backbone.build(experiment.input.channels, experiment.input.voxels)
-    setting = Setting(experiment.input, experiment.optimizer, experiment.seed, checkpoint["experiment"])
-    task = experiment.task.build(backbone, setting)
+    task = experiment.task.build(backbone, setting_of(experiment, checkpoint["experiment"], data))
     return export_run(task, checkpoint["state_dict"], experiment, data, folder, checkpoint["global_step"])
 
 

@@ -54,10 +54,6 @@ class MaskedModelingConfig(Config):
     )
     decoder: DecoderConfig = DecoderConfig()
 
-    def build_decoder(self, encoder: ViT3D, channels: int) -> MAEDecoder:
-        """Build the decoder of an encoder, for views of so many windows."""
-        return self.decoder.build(encoder, channels)
-
     def mask(self, noise_BN: Tensor, foreground: Foreground | None) -> Masking:
         """Decide what is hidden, from what `masking.draw` drew and the patches that aren't air, if told."""
         if foreground is None:
