@@ -60,7 +60,9 @@ def unpatchify(patches_BNP: Tensor, patch_zyx: tuple[int, int, int], shape_zyx: 
     return blocks.reshape(batch, -1, *shape_zyx)
 
 
-def reconstruction_loss(prediction_BNP: Tensor, target_BNP: Tensor, mask_BN: Tensor, normalize: bool) -> Tensor:
+def reconstruction_loss(
+    prediction_BNP: Tensor, target_BNP: Tensor, mask_BN: Tensor, normalize: bool, weight_BNP: Tensor | None = None
+) -> Tensor:
     """Average the squared error over each scan's hidden patches, then over scans.
 
     So where scans have different numbers of them, each scan weighs as much, and the mean over processes is that of all.
@@ -70,13 +72,30 @@ def reconstruction_loss(prediction_BNP: Tensor, target_BNP: Tensor, mask_BN: Ten
         target_BNP: (B, N, P) patches of the input.
         mask_BN: (B, N), 1 where a patch was hidden, 0 where it was seen; at least one 1 of each scan.
         normalize: bring every target patch to mean 0 and (unbiased) variance 1 first.
+        weight_BNP: (B, N, P) from 0 to 1, how much each value counts, in the error and in mean and variance; a scan of
+            whose hidden patches nothing counts adds 0. None: all count.
 
     Returns:
         Scalar float32, whatever the prediction's precision.
     """
     target_BNP = target_BNP.float()
     if normalize:
-        mean, variance = target_BNP.mean(-1, keepdim=True), target_BNP.var(-1, keepdim=True)
-        target_BNP = (target_BNP - mean) / (variance + NORMALIZE_EPS).sqrt()
-    error_BN = (prediction_BNP.float() - target_BNP).square().mean(-1)
-    return ((error_BN * mask_BN).sum(1) / mask_BN.sum(1)).mean()
+        mean_BN1, deviation_BN1 = patch_statistics(target_BNP, weight_BNP)
+        target_BNP = (target_BNP - mean_BN1) / deviation_BN1
+    error_BNP = (prediction_BNP.float() - target_BNP).square()
+    if weight_BNP is None:
+        return ((error_BNP.mean(-1) * mask_BN).sum(1) / mask_BN.sum(1)).mean()
+    counted_B = (weight_BNP.sum(-1) * mask_BN).sum(1)
+    return (((error_BNP * weight_BNP).sum(-1) * mask_BN).sum(1) / counted_B.clamp(min=1)).mean()
+
+
+def patch_statistics(target_BNP: Tensor, weight_BNP: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return each patch's mean and (unbiased) standard deviation, (B, N, 1) each, that normalized targets lack."""
+    if weight_BNP is None:
+        mean_BN1, variance_BN1 = target_BNP.mean(-1, keepdim=True), target_BNP.var(-1, keepdim=True)
+    else:
+        counted_BN1 = weight_BNP.sum(-1, keepdim=True)
+        mean_BN1 = (target_BNP * weight_BNP).sum(-1, keepdim=True) / counted_BN1.clamp(min=1)
+        squares_BN1 = ((target_BNP - mean_BN1).square() * weight_BNP).sum(-1, keepdim=True)
+        variance_BN1 = squares_BN1 / (counted_BN1 - 1).clamp(min=1)
+    return mean_BN1, (variance_BN1 + NORMALIZE_EPS).sqrt()

@@ -33,14 +33,25 @@ class DecoderConfig(Config):
         check_width(self.width, self.heads)
         return self
 
-    def build(self, encoder: ViT3D, out_channels: int) -> MAEDecoder:
+    def build(self, encoder: ViT3D, out_channels: int, pool_voxels: int = 1) -> MAEDecoder:
         """Make the decoder of `encoder`, for inputs of the size that the encoder was built for.
 
         Args:
             encoder: gives width, registers, grid and patch.
             out_channels: channels of the volume to predict.
+            pool_voxels: edge of the cubes whose means are predicted; 1: every voxel is.
+
+        Raises:
+            UsageError: when the cubes don't divide the patches.
         """
-        return MAEDecoder(self, encoder, out_channels)
+        if any(side % pool_voxels for side in encoder.patch_zyx):
+            fits = [n for n in range(1, min(encoder.patch_zyx) + 1) if not any(p % n for p in encoder.patch_zyx)]
+            raise UsageError(
+                f"cubes of {pool_voxels} voxels don't divide patches of {encoder.patch_zyx}",
+                "target_pool_voxels of masked image modelling",
+                f"use one of {', '.join(map(str, fits))}",
+            )
+        return MAEDecoder(self, encoder, out_channels, pool_voxels)
 
 
 class MAEDecoder(nn.Module):
@@ -50,7 +61,7 @@ class MAEDecoder(nn.Module):
     parameter takes part in every prediction.
     """
 
-    def __init__(self, config: DecoderConfig, encoder: ViT3D, out_channels: int) -> None:
+    def __init__(self, config: DecoderConfig, encoder: ViT3D, out_channels: int, pool_voxels: int = 1) -> None:
         super().__init__()
         self.config = config
         self.prefix_tokens = encoder.prefix_tokens
@@ -63,7 +74,8 @@ class MAEDecoder(nn.Module):
             Block(config.width, config.heads, config.mlp_ratio, config.norm_eps) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.predict = nn.Linear(config.width, math.prod(encoder.patch_zyx) * out_channels)
+        cubes = math.prod(side // pool_voxels for side in encoder.patch_zyx)
+        self.predict = nn.Linear(config.width, cubes * out_channels)
         self.apply(initialize_linear)
 
     def no_decay_names(self) -> set[str]:

@@ -82,6 +82,12 @@ class Masking(NamedTuple):
         scored_BM = self.of_shown(self.mask_BN)
         return scored_BM if self.absent_BM is None else scored_BM * ~self.absent_BM
 
+    @property
+    def seen(self) -> Tensor:
+        """(B, M) float32: 1 where a patch that takes part is seen by the encoder."""
+        seen_BM = 1 - self.of_shown(self.mask_BN)
+        return seen_BM if self.absent_BM is None else seen_BM * ~self.absent_BM
+
 
 def draw_noise(batch: int, patches: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
     """Draw the noise whose order decides what is hidden.

@@ -85,7 +85,11 @@ class DINOTask(Task):
         self.loss = DINOLoss(*loss)
         # None registers nothing: without a weight for it, an objective has no parameter and no state
         self.ibot = config.ibot.build(backbone.width, *loss) if config.ibot.weight else None
-        self.decoder = config.mae.decoder.build(self.encoder, setting.input.channels) if config.mae_weight else None
+        self.decoder = (
+            config.mae.decoder.build(self.encoder, setting.input.channels, config.mae.target_pool_voxels)
+            if config.mae_weight
+            else None
+        )
 
     @property
     def encoder(self) -> ViT3D:

@@ -42,7 +42,7 @@ class MAETask(Task):
         super().__init__(setting)
         self.config = config
         self.backbone = backbone
-        self.decoder = config.decoder.build(backbone, setting.input.channels)
+        self.decoder = config.decoder.build(backbone, setting.input.channels, config.target_pool_voxels)
 
     def make_views(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
         """Make `x` (B, C, Z, Y, X) in [0, 1], `order` (B, N) in which patches hide, and maybe `foreground`."""
