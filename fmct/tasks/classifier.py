@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -162,6 +163,12 @@ class ClassifierTask(Task):
         loss = multilabel_loss(self.config.loss, self(batch["x"]), batch["target"], self.pos_weight, smooth=True)
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Take the first process's batch-norm statistics, which are packaged: ddp does so itself, fsdp2 doesn't."""
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                dist.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect logits of whole, unaugmented scans."""
