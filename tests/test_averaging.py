@@ -115,7 +115,9 @@ def test_a_run_ends_when_validations_get_no_better_and_its_best_weights_are_pack
     packaged = load_file(folder / "weights" / "model.safetensors")
     assert all(torch.equal(tensor, states[4 * steps - 1][name]) for name, tensor in packaged.items())
     assert json.loads((folder / "weights" / "config.json").read_text())["steps"] == 4 * steps
-    assert "of step 12, the best val/auroc (0.705)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "of step 12, the best val/auroc (0.705)" in printed
+    assert "ends early: 3 validations in a row brought val/auroc no further than 0.7\n" in printed
     (folder / "weights").rename(tmp_path / "first")
     assert Export(run_folder=folder, out=tmp_path / "again").run() == 0
     names = ("model.safetensors", "config.json")
@@ -205,6 +207,14 @@ def test_a_cut_run_goes_on_exactly(
     assert json.loads((again / "weights" / "config.json").read_text())["steps"] == 6
     tables = [pd.read_csv(f / "metrics.csv").drop(columns=TIMED, errors="ignore") for f in (again, whole)]
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_more_patience_lets_a_stopped_run_go_on() -> None:
+    before = EarlyStoppingConfig(patience_validations=2).build()
+    before.wait_count = 2
+    after = EarlyStoppingConfig(patience_validations=5).build()
+    after.load_state_dict(before.state_dict())
+    assert (after.wait_count, after.patience) == (2, 5)
 
 
 def test_callbacks_come_into_the_trainer_only_where_they_are_asked_for(tiny: TinyCohort, tmp_path: Path) -> None:

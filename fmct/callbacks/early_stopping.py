@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from pydantic import Field
@@ -57,3 +59,16 @@ class EarlyStopping(LightningEarlyStopping):
         """Take no step where a resumed run was stopped already."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say why the run ended, if it was this."""
+        if self.wait_count >= self.patience and trainer.is_global_zero:
+            print(
+                f"ends early: {self.wait_count} validations in a row brought {self.monitor} no further than "
+                f"{float(self.best_score):.4g}",
+                flush=True,
+            )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting, with the patience that is configured now."""
+        super().load_state_dict(state_dict | {"patience": self.patience})

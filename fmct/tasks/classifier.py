@@ -160,7 +160,8 @@ class ClassifierTask(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Average the loss over the labels that are known."""
-        loss = multilabel_loss(self.config.loss, self(batch["x"]), batch["target"], self.pos_weight, smooth=True)
+        logits = self(batch["x"]).float()
+        loss = multilabel_loss(self.config.loss, logits, batch["target"], self.pos_weight, smooth=True)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
