@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TinyCohort, make_cohort
+from random_packages import random_package
 from safetensors.torch import load_file
 
 import fmct
 from fmct.console.errors import UsageError
-from fmct.data.volumes import VolumeCache
 from fmct.experiment.loading import as_record, from_record, load_experiment
 from fmct.experiment.schema import Experiment
+from fmct.export import Export
 from fmct.fit import fit
-from fmct.models.packaged import PackageConfig, PackagedModel, save_package
 from fmct.tasks.base import Setting
 from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
 
@@ -27,15 +27,6 @@ SMOKE = EXPERIMENTS / "classify_smoke.yaml"
 OVERLAY = EXPERIMENTS / "overlays" / "smoke.yaml"
 FULL_SIZE = sorted(path for path in EXPERIMENTS.glob("classify_*_*.yaml") if "resnet" not in path.name)
 ONE_OF_EACH_MODE = {path.stem.rpartition("_")[2]: path for path in FULL_SIZE}
-
-
-def random_package(experiment: Experiment, cache: Path, folder: Path) -> Path:
-    """Weights that an experiment could start from."""
-    settings = VolumeCache.open(cache).settings
-    about = {"name": "random", "task": "mae", "fmct_version": fmct.__version__, "steps": 0}
-    config = PackageConfig(**about, backbone=experiment.backbone, input=experiment.input, preprocessing=settings)
-    torch.manual_seed(7)
-    return save_package(folder, PackagedModel(config), "# random\n")
 
 
 def smoke(cohort: TinyCohort, runs: Path, *more: str) -> Experiment:
@@ -83,6 +74,10 @@ def test_what_a_mode_trains(package: Path, tiny: TinyCohort, tmp_path: Path, mod
     assert json.loads((run / "weights" / "config.json").read_text())["head"]["kind"] == model.config.head.kind
     if mode == "linear":
         assert after["head.linear.weight"].shape == (2, 2 * 48)
+    if mode == "lora":
+        (run / "weights").rename(tmp_path / "first")
+        assert Export(run_folder=run, out=run / "weights").run() == 0  # merges what the checkpoint holds apart
+        assert all(torch.equal(tensor, after[name]) for name, tensor in tensors(run / "weights").items())
     volumes = torch.randint(-1000, 1000, (2, 1, 24, 24, 24), dtype=torch.int16)
     assert model.probabilities(volumes).shape == (2, 2)
 

@@ -117,7 +117,7 @@ def test_a_run_ends_when_validations_get_no_better_and_its_best_weights_are_pack
     assert json.loads((folder / "weights" / "config.json").read_text())["steps"] == 4 * steps
     printed = capsys.readouterr().out
     assert "of step 12, the best val/auroc (0.705)" in printed
-    assert "ends early: 3 validations in a row brought val/auroc no further than 0.7\n" in printed
+    assert "ends early: 3 validations without val/auroc beyond 0.7\n" in printed
     (folder / "weights").rename(tmp_path / "first")
     assert Export(run_folder=folder, out=tmp_path / "again").run() == 0
     names = ("model.safetensors", "config.json")

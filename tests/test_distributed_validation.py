@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TinyCohort, make_cohort
+from random_packages import random_package
 from safetensors.torch import load_file
 from sklearn.metrics import log_loss, roc_auc_score
-from test_adaptation import random_package
 
 import fmct
 from fmct.data.volumes import VolumeCache

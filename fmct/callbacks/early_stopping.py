@@ -63,11 +63,8 @@ class EarlyStopping(LightningEarlyStopping):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say why the run ended, if it was this."""
         if self.wait_count >= self.patience and trainer.is_global_zero:
-            print(
-                f"ends early: {self.wait_count} validations in a row brought {self.monitor} no further than "
-                f"{float(self.best_score):.4g}",
-                flush=True,
-            )
+            times = "validation" if self.wait_count == 1 else "validations"
+            print(f"ends early: {self.wait_count} {times} without {self.monitor} beyond {float(self.best_score):.4g}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting, with the patience that is configured now."""
