@@ -26,6 +26,7 @@ class Report(Command):
     out: Path = Field(Path("report.html"), description="the page to write")
     title: str = Field("Head-CT model report", description="heading of the page")
     scans: int = Field(6, ge=0, le=60, description="scans of each cache to show")
+    embeddings: list[Path] = Field([], description="tables of `fmct embed` to draw maps of; may be given again")
     bootstrap: int = Field(2000, ge=100, description="bootstrap replicates for differences between runs")
     seed: int = Field(0, ge=0, description="seed of the bootstrap")
     json_output: bool = Field(False, alias="json", description="print the numbers of the page as JSON")
@@ -38,7 +39,7 @@ class Report(Command):
         if self.out.is_dir():
             raise UsageError("the page's path is a folder", self.out, f"use --out {self.out / 'report.html'}")
         settings = Bootstrap(replicates=self.bootstrap, seed=self.seed)
-        report = make_report(self.runs, self.title, settings, self.scans)
+        report = make_report(self.runs, self.title, settings, self.scans, self.embeddings)
         write_text_atomically(self.out, report.html)
         if self.json_output:
             print(json.dumps(report.numbers, indent=2, allow_nan=False))

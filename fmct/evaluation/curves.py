@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from fmct.evaluation.curve_bands import PLACES, Band, curve_band
 from fmct.evaluation.figures import MUTED, Look, figure, png, single_axes
 from fmct.evaluation.metrics import Floats
 from fmct.evaluation.wording import share
@@ -23,11 +27,19 @@ class Scores:
         look: how the run is drawn.
         target: (N,) 0 or 1.
         score: (N,) probability.
+        patient: (N,) whose scan it is.
     """
 
     look: Look
     target: Floats
     score: Floats
+    patient: NDArray[np.object_]
+
+    def draw_band(self, axes: Axes, curve: Literal["roc", "pr"]) -> None:
+        """Draw the pointwise 95 % band of a curve, pale, where there are patients enough for one."""
+        band: Band | None = curve_band(curve, self.target, self.score, self.patient)
+        if band:
+            axes.fill_between(PLACES, band.low, band.high, color=self.look.color, alpha=0.13, linewidth=0)
 
 
 def roc_figure(title: str, runs: Sequence[Scores]) -> bytes:
@@ -36,6 +48,7 @@ def roc_figure(title: str, runs: Sequence[Scores]) -> bytes:
         axes = single_axes(drawing)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)))
         for run in runs:
+            run.draw_band(axes, "roc")
             false_positive_rate, true_positive_rate, _ = roc_curve(run.target, run.score)
             axes.plot(false_positive_rate, true_positive_rate, color=run.look.color, linestyle=run.look.linestyle)
         axes.set(
@@ -57,6 +70,7 @@ def precision_recall_figure(title: str, runs: Sequence[Scores]) -> bytes:
         for prevalence in prevalences:
             axes.axhline(prevalence, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)))
         for run in runs:
+            run.draw_band(axes, "pr")
             recall, precision = steps(run.target, run.score)
             axes.plot(recall, precision, color=run.look.color, linestyle=run.look.linestyle, drawstyle="steps-pre")
         dotted = f"dotted: prevalence {' and '.join(share(prevalence) for prevalence in prevalences)}"
@@ -84,9 +98,9 @@ def steps(target: Floats, score: Floats) -> tuple[Floats, Floats]:
     return np.concatenate([[0.0], reached[keep]]), np.concatenate([at[:1], at])
 
 
-def known_scores(look: Look, target: Floats, score: Floats) -> Scores | None:
+def known_scores(look: Look, target: Floats, score: Floats, patient: NDArray[np.object_]) -> Scores | None:
     """Leave out scans with unknown targets; None where fewer than two classes remain."""
     known = ~np.isnan(target)
     if len(np.unique(target[known])) < 2:
         return None
-    return Scores(look, target[known], score[known])
+    return Scores(look, target[known], score[known], patient[known])

@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from fmct import __version__
 from fmct.console.errors import UsageError
+from fmct.data.manifest import read_manifest
 from fmct.evaluation import wording
+from fmct.evaluation.cohort import manifests_of
 from fmct.evaluation.confidence import Bootstrap
 from fmct.evaluation.curves import Scores, known_scores, precision_recall_figure, roc_figure
 from fmct.evaluation.descriptions import run_labels
+from fmct.evaluation.embedding_map import embedding_figure, read_embeddings
 from fmct.evaluation.figures import Look, looks
 from fmct.evaluation.forest import forest_figure
 from fmct.evaluation.numbers import report_numbers
+from fmct.evaluation.radar import radar_figure
 from fmct.evaluation.results import DataSetResults, gather
 from fmct.evaluation.run_folder import Run, read_runs
 from fmct.evaluation.scans import cache_pictures, caches_of
@@ -60,7 +65,9 @@ class Report:
     html: str
 
 
-def make_report(folders: Sequence[Path], title: str, settings: Bootstrap, scans_shown: int) -> Report:
+def make_report(
+    folders: Sequence[Path], title: str, settings: Bootstrap, scans_shown: int, embeddings: Sequence[Path] = ()
+) -> Report:
     """Read runs, compare them and write the page.
 
     Args:
@@ -68,6 +75,7 @@ def make_report(folders: Sequence[Path], title: str, settings: Bootstrap, scans_
         title: heading of the page.
         settings: of the bootstrap for differences between runs.
         scans_shown: how many scans of each cache to show.
+        embeddings: tables of `fmct embed` to draw maps of.
 
     Raises:
         UsageError: when a folder is no run or a file in it is damaged.
@@ -88,6 +96,7 @@ def make_report(folders: Sequence[Path], title: str, settings: Bootstrap, scans_
         "training": [training_view(run, look) for run, look in zip(runs, drawn, strict=True)],
         "pictures": [view for run, look in zip(runs, drawn, strict=True) if (view := pictures_view(run, look))],
         "caches": [cache_view(path, scans_shown) for path in caches_of(runs)],
+        "maps": maps_view(runs, embeddings),
         "provenance": [provenance_view(run, look) for run, look in zip(runs, drawn, strict=True)],
     }
     return Report(numbers, fill("report.html", context, "evaluation"))
@@ -98,6 +107,7 @@ def data_set_view(results: DataSetResults, drawn: Sequence[Look]) -> dict[str, A
     evaluated = results.evaluated
     lines = {label: [results.result(run, label) for run in evaluated] for label in results.labels}
     forest = forest_figure([drawn[run] for run in evaluated], lines)
+    radar = radar_figure([drawn[run] for run in evaluated], lines)
     return {
         "name": results.name,
         "looks": [drawn[run] for run in evaluated],
@@ -113,6 +123,9 @@ def data_set_view(results: DataSetResults, drawn: Sequence[Look]) -> dict[str, A
         "forest": Picture.of(
             forest, f"Forest plot of AUROC with intervals on {results.name}; the table has the numbers"
         ),
+        "radar": Picture.of(radar, f"Radar plot of AUROC on {results.name}; the table has the numbers")
+        if radar
+        else None,
         "curves": [view for label in results.labels if (view := curves_view(results, label, drawn))],
     }
 
@@ -136,7 +149,10 @@ def curves_view(results: DataSetResults, label: str, drawn: Sequence[Look]) -> d
         if predictions is not None:
             rows = predictions[predictions["label"] == label]
             known = known_scores(
-                drawn[run], rows["target"].to_numpy(np.float64), rows["probability"].to_numpy(np.float64)
+                drawn[run],
+                rows["target"].to_numpy(np.float64),
+                rows["probability"].to_numpy(np.float64),
+                rows["patient_id"].to_numpy(object),
             )
             scores += [known] if known else []
     if not scores:
@@ -181,6 +197,21 @@ def cache_view(path: Path, scans_shown: int) -> dict[str, Any]:
         "problem": shown.problem,
         "pictures": [Picture.of(content, f"{view} {scan_id}", scan_id) for scan_id, content in shown.pictures],
     }
+
+
+def maps_view(runs: Sequence[Run], tables: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return maps of embeddings, colored by what the runs' manifests say of the scans."""
+    manifests = [Path(manifest) for manifest in manifests_of(runs)] if tables else []
+    known = [read_manifest(path) for path in manifests if path.is_file()]
+    views = []
+    for table in tables:
+        features = read_embeddings(table)
+        drawn = embedding_figure(features, pd.concat(known)) if known else None
+        picture = (
+            Picture.of(drawn[0], "Map of embeddings, colored by finding, by site and by scanner") if drawn else None
+        )
+        views.append({"path": str(table), "picture": picture, "scans": drawn[1] if drawn else 0, "held": len(features)})
+    return views
 
 
 def provenance_view(run: Run, look: Look) -> dict[str, Any]:
