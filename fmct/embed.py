@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Embed(Command):
-    """Embed scans: one row per scan, columns scan_id and e0000, e0001, ... (the CLS token after the final norm).
+    """Embed scans: one row per scan, columns scan_id and e0000, e0001, ... (tokens after the final norm, pooled).
 
     Inputs are manifests (read from --cache if given, else from disk), cache folders, or plain DICOM folders and NIfTI
     files, which are preprocessed as the weights expect. What can't be embedded is listed, and the exit code is 3.
@@ -40,7 +40,9 @@ class Embed(Command):
     out: Path = Field(description="table to write (.parquet)")
     cache: Path | None = Field(None, description="cache that holds the manifests' scans")
     root: Path | None = Field(None, description="folder that the manifests' paths are relative to")
-
+    pooling: Literal["cls", "mean", "max", "mean+max"] = Field(
+        "cls", description="what stands for a scan: its CLS token; mean or max over its patches; both, twice as wide"
+    )
     skip_rules: str = Field(
         "", description="for plain paths: codes of rules to switch off, separated by commas, as `fmct index` takes them"
     )
@@ -67,7 +69,7 @@ class Embed(Command):
                 if isinstance(voxels, FmctError):
                     failures.append(f"{voxels.where}: {voxels.what}")
                 elif scan_id not in rows:
-                    rows[scan_id] = model.features(as_batch(voxels).to(device))[0].cpu().numpy()
+                    rows[scan_id] = model.features(as_batch(voxels).to(device), self.pooling)[0].cpu().numpy()
         for failure in failures:
             print(f"not embedded: {failure}", file=sys.stderr)
         if not rows:

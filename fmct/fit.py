@@ -15,6 +15,8 @@ import pandas as pd
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from fmct.callbacks.averaging import Averaging, weights_of
+from fmct.callbacks.best_weights import BestWeights
 from fmct.callbacks.throughput import Throughput
 from fmct.console.command import exit_code
 from fmct.console.errors import ExitCode, UsageError
@@ -25,6 +27,7 @@ from fmct.experiment.runs import begin, run_folder, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.experiment.speaking import first_to_speak
 from fmct.experiment.weights import export_run, initial_backbone, setting_of
+from fmct.tasks.classifier import ClassifierConfig
 
 EXAMPLES = """\
 Every key of the experiment file is a flag; flags win over the environment (FMCT_OPTIMIZER__LR=1e-4), which wins over
@@ -76,6 +79,8 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     task = experiment.task.build(initial_backbone(experiment, data), setting_of(experiment, record, data))
     quiet_lightning()
     watching = experiment.callbacks.build(data, experiment.optimizer.warmup_fraction)
+    if isinstance(experiment.task, ClassifierConfig) and experiment.task.ema_decay:
+        watching.append(Averaging(experiment.task.ema_decay))
     trainer = experiment.trainer.build(run_folder(experiment), watching)
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     start = begin(experiment, fresh=fresh, first_process=first_process)
@@ -91,15 +96,19 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True if start.checkpoint else None)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    tensors = trainer.strategy.lightning_module_state_dict()  # from all processes, where they are divided
+    tensors, steps = weights_of(trainer), trainer.global_step  # from all processes, where they are divided
     if trainer.is_global_zero:
-        export_run(task, tensors, experiment, data, start.folder / "weights", trainer.global_step)
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        best = next((c for c in callbacks if isinstance(c, BestWeights)), None)
+        if best:
+            tensors, steps = best.chosen(tensors, steps)
+        export_run(task, tensors, experiment, data, start.folder / "weights", steps)
         throughput = next(c for c in callbacks if isinstance(c, Throughput))
         write_environment(
             start.folder,
             finished=True,
             steps=trainer.global_step,
+            packaged_step=steps,
             epochs=trainer.current_epoch,
             scans=len(data.train),
             left_out=left_out(start.folder),
@@ -107,7 +116,10 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
             scans_per_second=round(throughput.scans_per_second, 2),
             processes=trainer.world_size,
         )
-        say(f"done after {trainer.global_step} steps; weights in {start.folder / 'weights'}")
+        of_step = (
+            f", of step {steps}, the best {best.metric} ({best.value:.4g})" if best and best.value is not None else ""
+        )
+        say(f"done after {trainer.global_step} steps; weights in {start.folder / 'weights'}{of_step}")
         if left_out(start.folder):
             say(f"{left_out(start.folder)} scans were left out, listed in {start.folder / QUARANTINE}")
     return start.folder

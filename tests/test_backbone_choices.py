@@ -20,7 +20,7 @@ from fmct.tasks.base import Task
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 DINO = ("--task.local_voxels", "16", "--task.freeze_last_layer_epochs", "0")
-CLASSIFIER = ("--task.weights", "null")
+CLASSIFIER = ("--task.mode", "scratch", "--task.weights", "null")
 MODERN = ("--backbone.positions", "rope", "--backbone.layer_scale", "0.1")
 
 
@@ -41,7 +41,7 @@ CASES = {
     "dino modern": ("pretrain_dino_smoke", (*DINO, *MODERN, "--task.head.normalize_last_layer", "false")),
     "finetune": ("classify_smoke", CLASSIFIER),
     "attentive": ("classify_smoke", (*CLASSIFIER, *MODERN, "--task.head.kind", "attentive", "--task.head.heads", "4")),
-    "linear": ("classify_smoke", (*CLASSIFIER, "--task.mode", "linear")),
+    "linear": ("classify_smoke", ("--task.weights", "null", "--task.mode", "linear")),
 }
 
 

@@ -90,7 +90,7 @@ def experiment_file(name: str, folder: Path) -> Path:
 def classified(tiny: TinyCohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the classifier from random weights."""
     folder = tmp_path_factory.mktemp("resnet")
-    more = ("--task.weights", "null", "--trainer.max_steps", "3")
+    more = ("--task.mode", "scratch", "--task.weights", "null", "--trainer.max_steps", "3")
     return fit(load_experiment([experiment_file("classify_smoke", folder)], flags(tiny, folder, *more)))
 
 

@@ -115,7 +115,9 @@ def test_a_word_without_a_flag_is_refused() -> None:
 
 
 def test_null_is_a_value_on_the_command_line() -> None:
-    experiment = load_experiment([EXPERIMENTS / "classify_smoke.yaml"], ["--task.weights", "null"])
+    experiment = load_experiment(
+        [EXPERIMENTS / "classify_smoke.yaml"], ["--task.mode", "linear", "--task.weights", "null"]
+    )
     assert experiment.task.weights is None  # type: ignore[union-attr]
 
 
@@ -177,7 +179,7 @@ def test_broken_or_unsafe_yaml_is_refused(tmp_path: Path, text: str, expected: s
 def test_lateral_labels_refuse_flips() -> None:
     flags = ["--task.labels", "BleedLocation-Left", "--task.crops.flip_probability", "0.5"]
     with pytest.raises(UsageError, match="left-right flips would falsify BleedLocation-Left"):
-        load_experiment([EXPERIMENTS / "classify_cq500.yaml"], flags)
+        load_experiment([EXPERIMENTS / "classify_cq500_finetune.yaml"], flags)
 
 
 def test_dino_refuses_validation_splits_and_small_classifier_batches_are_refused() -> None:
@@ -188,7 +190,7 @@ def test_dino_refuses_validation_splits_and_small_classifier_batches_are_refused
 
 
 def test_record_is_plain_and_reads_back_as_the_same_experiment(tmp_path: Path) -> None:
-    experiment = load_experiment([EXPERIMENTS / "classify_cq500.yaml"])
+    experiment = load_experiment([EXPERIMENTS / "classify_cq500_finetune.yaml"])
     record = as_record(experiment)
     assert json.loads(json.dumps(record)) == record
     again = load_experiment([write(tmp_path, yaml.safe_dump(record))])

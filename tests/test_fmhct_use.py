@@ -153,7 +153,7 @@ def test_pretraining_runs_on_windows(cohort: Path, tmp_path: Path, task: dict[st
 def test_other_windows_than_the_caches_are_refused(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = {"kind": "classifier", "labels": ["ICH"]}
+    task = {"kind": "classifier", "mode": "scratch", "labels": ["ICH"]}
     windows = [{"level_hu": 40, "width_hu": 80}]
     assert main(experiment(tmp_path, cohort, task, input={"voxels": SIDE, "windows": windows})) == 2
     error = capsys.readouterr().err

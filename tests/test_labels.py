@@ -213,7 +213,16 @@ def test_the_loss_is_linear_in_soft_labels(tiny: TinyCohort, tmp_path: Path) -> 
         frame["soft:ICH"] = np.where(hard == 1, share, 0.5)
         path = tmp_path / f"{share}.csv"
         frame.to_csv(path, index=False)
-        flags = ("--task.labels", '["ICH"]', "--task.weights", "null", "--trainer.max_steps", "1")
+        flags = (
+            "--task.labels",
+            '["ICH"]',
+            "--task.mode",
+            "scratch",
+            "--task.weights",
+            "null",
+            "--trainer.max_steps",
+            "1",
+        )
         folder = fit(
             experiment(TinyCohort(path, tiny.cache), tmp_path / f"{share}", *flags, "--data.soft_labels", "true")
         )
@@ -227,7 +236,7 @@ def test_soft_labels_that_would_do_nothing_are_refused(
 ) -> None:
     base = ["fit", "--config", str(EXPERIMENTS / "classify_smoke.yaml"), "--data.soft_labels", "true"]
     where = ["--data.cache", str(tiny.cache), "--trainer.runs", str(tmp_path / "runs"), "--input.voxels", "24"]
-    null = ["--task.weights", "null"]
+    null = ["--task.mode", "scratch", "--task.weights", "null"]
     assert main([*base, "--data.manifest", str(tiny.manifest), *where, *null]) == 2
     assert "the manifest has no soft:NAME column for ICH, MidlineShift" in capsys.readouterr().err
     base[2] = str(EXPERIMENTS / "pretrain_mae_smoke.yaml")

@@ -234,6 +234,8 @@ def test_runs_are_called_by_what_was_done(tmp_path: Path) -> None:
             classifier(tmp_path, "scratch_1", frame),
             classifier(tmp_path, "scratch_2", frame),
             classifier(tmp_path, "unknown", frame, "packages/merlin/weights"),
+            classifier(tmp_path, "pooled", frame, "packages/merlin/weights", mode="attentive"),
+            classifier(tmp_path, "factors", frame, "packages/merlin/weights", mode="lora"),
         ]
     )
     assert run_labels(runs) == [
@@ -243,6 +245,8 @@ def test_runs_are_called_by_what_was_done(tmp_path: Path) -> None:
         "Trained from scratch (scratch_1)",
         "Trained from scratch (scratch_2)",
         "Fine-tuned from the weights merlin",
+        "Attentive probe on the weights merlin",
+        "Low-rank adaptation on the weights merlin",
     ]
     assert as_subject("Trained from scratch (scratch_1)") == "training from scratch (scratch_1)"
     assert as_subject("Fine-tuned from MAE pretraining") == "fine-tuned from MAE pretraining"

@@ -27,6 +27,7 @@ from fmct.data.quarantine import refuse
 from fmct.data.volumes import VolumeCache
 from fmct.evaluation.knn import knn_aurocs
 from fmct.experiment.config import Config
+from fmct.models.pooling import Pooling, pooled, prefix_tokens_of
 from fmct.tasks.base import Task
 
 
@@ -131,9 +132,8 @@ class OnlineKNN(L.Callback):
                     failure = error
                     break
                 tokens = backbone(task.setting.input.whole(batch["hu"].to(task.device)))
-                first = 0 if self.config.features == "cls" else getattr(backbone, "prefix_tokens", 1)
-                pooled = tokens[:, 0] if self.config.features == "cls" else tokens[:, first:].mean(1)
-                parts.append(pooled.float().cpu().numpy())
+                pooling: Pooling = "cls" if self.config.features == "cls" else "mean"
+                parts.append(pooled(tokens, pooling, prefix_tokens_of(backbone)).float().cpu().numpy())
         found: list[Any] = [(mine, parts, failure)]
         if processes > 1:
             found = [None] * processes

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from pydantic import Field
 
 from fmct.callbacks.collapse import CollapseAlarm
+from fmct.callbacks.early_stopping import EarlyStoppingConfig
 from fmct.callbacks.nan_guard import NanGuard
 from fmct.callbacks.online_knn import OnlineKNNConfig
 from fmct.data.datamodule import ScanDataModule
@@ -31,6 +32,10 @@ class CallbacksConfig(Config):
         None, description="nearest neighbors on a small labeled set every few epochs; null: none"
     )
 
+    early_stopping: EarlyStoppingConfig | None = Field(
+        None, description="end the run when validations no longer get better; null: after trainer.max_epochs"
+    )
+
     def build(self, data: ScanDataModule, warmup_fraction: float) -> list[Callback]:
         """Build the callbacks, in the order in which they are to look at a step.
 
@@ -39,10 +44,14 @@ class CallbacksConfig(Config):
             warmup_fraction: share of its steps in which the learning rate warms up, and nothing counts as a collapse.
 
         Raises:
-            UsageError: when the labeled scans of online_knn don't fit.
+            UsageError: when the labeled scans of online_knn don't fit, or the metric of early_stopping is none.
         """
         watching: list[Callback] = [
             NanGuard(self.max_bad_steps),
             CollapseAlarm(self.collapse, warmup_fraction),
         ]
-        return watching + ([self.online_knn.build(data)] if self.online_knn else [])
+        if self.online_knn:
+            watching.append(self.online_knn.build(data))
+        if self.early_stopping:
+            watching.append(self.early_stopping.build())
+        return watching

@@ -10,6 +10,15 @@ from fmct.console.errors import UsageError
 from fmct.evaluation.run_folder import PRETEXT_NAMES, Run
 from fmct.experiment.run_record import read_experiment
 
+WAYS = {
+    "linear": "Linear probe",
+    "attentive": "Attentive probe",
+    "lora": "Low-rank adaptation",
+    "knn": "Nearest neighbors",
+    "logreg": "Logistic regression",
+}
+"""What modes of classifiers are called where they don't train the whole backbone."""
+
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
     """Return a distinct label for every run, such as "Fine-tuned from MAE pretraining".
@@ -28,10 +37,11 @@ def description(run: Run, runs: Sequence[Run]) -> str:
     """Say in a few words how a run was made."""
     if not run.is_classifier:
         return f"{PRETEXT_NAMES.get(run.kind, run.kind)} pretraining"
+    way = WAYS.get(str(run.task.get("mode")))
     if run.weights is None:
-        return "Linear probe on random weights" if run.is_linear else "Trained from scratch"
+        return f"{way} on random weights" if way else "Trained from scratch"
     source = origin(run.weights, runs)
-    return f"Linear probe on {source}" if run.is_linear else f"Fine-tuned from {source}"
+    return f"{way} on {source}" if way else f"Fine-tuned from {source}"
 
 
 def as_subject(label: str) -> str:

@@ -75,7 +75,7 @@ class Run:
     @property
     def is_linear(self) -> bool:
         """Whether the classifier left its backbone as it was."""
-        return self.task.get("mode") == "linear"
+        return self.task.get("mode") in {"linear", "attentive", "knn", "logreg"}
 
     @property
     def weights(self) -> str | None:
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether pretrained runs are measured against this one: a classifier trained from random weights."""
+        """Whether pretrained runs are measured against this one: a classifier that began with random weights."""
         return self.is_classifier and self.weights is None
 
     @property

@@ -156,6 +156,9 @@ def from_record(record: dict[str, Any]) -> Experiment:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (init_settings,)
 
+    task = record.get("task", {})
+    if task.get("kind") == "classifier" and task.get("mode") == "finetune" and task.get("weights") is None:
+        record = record | {"task": task | {"mode": "scratch"}}  # what it was called before there was a mode for it
     return Recorded(**record)
 
 

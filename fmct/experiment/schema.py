@@ -60,6 +60,14 @@ class Experiment(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _averages_are_whole(self) -> Experiment:
+        if isinstance(self.task, ClassifierConfig) and self.task.ema_decay and "fsdp" in self.trainer.strategy:
+            raise ValueError(
+                f"task.ema_decay averages whole weights: with trainer.strategy {self.trainer.strategy} set it to null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _dino_has_no_validation(self) -> Experiment:
         if isinstance(self.task, DINOConfig) and self.data.val_splits:
             raise ValueError("self-distillation has no validation loss: set data.val_splits to []")

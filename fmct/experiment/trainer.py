@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from pydantic import Field, model_validator
 from rich.console import Console
 
+from fmct.callbacks.best_weights import BestWeights
 from fmct.callbacks.data_wait import DataWait
 from fmct.callbacks.pictures import Pictures
 from fmct.callbacks.run_progress import BarProgress, PlainProgress
@@ -50,6 +51,10 @@ class TrainerConfig(Config):
     checkpoint_every_steps: int = Field(
         0, ge=0, description="also within epochs, so many optimizer steps apart, for epochs of hours; 0: none"
     )
+    keep: Literal["last", "best"] = Field(
+        "last", description="which weights are packaged: those at the end, or at the best validation"
+    )
+    keep_metric: str = Field("val/auroc", description="what is best by, of what validations log; for keep: best")
     pictures_every_steps: int = Field(500, ge=0, description="reconstructions and views; 0 draws none")
     log_every_steps: int = Field(10, gt=0)
     deterministic: bool = Field(False, description="refuse operations that aren't reproducible bit for bit")
@@ -59,6 +64,11 @@ class TrainerConfig(Config):
     def _ends(self) -> TrainerConfig:
         if self.max_epochs is None and self.max_steps is None:
             raise ValueError("a run must end: give max_epochs, max_steps or both")
+        if self.keep == "best" and self.max_epochs is not None and self.max_epochs < self.validate_every_epochs:
+            raise ValueError(
+                f"keep best needs a validation: max_epochs {self.max_epochs} is less than validate_every_epochs "
+                f"{self.validate_every_epochs}"
+            )
         return self
 
     def build(self, folder: Path, watching: Sequence[Callback] = ()) -> L.Trainer:
@@ -83,6 +93,8 @@ class TrainerConfig(Config):
             *watching,
             BarProgress() if on_terminal else PlainProgress(),
         ]
+        if self.keep == "best":
+            callbacks.append(BestWeights(self.keep_metric))
         if self.pictures_every_steps:
             callbacks.append(Pictures(folder / "pictures", self.pictures_every_steps))
         try:

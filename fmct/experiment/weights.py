@@ -12,20 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from fmct import __version__
+from fmct.callbacks.best_weights import BestWeights
 from fmct.console.errors import UsageError
 from fmct.data.datamodule import ScanDataModule
 from fmct.experiment.config import differences
 from fmct.experiment.loading import from_record
 from fmct.experiment.schema import Experiment
 from fmct.models.backbones import Backbone
+from fmct.models.lora import merged
 from fmct.models.packaged import (
     PackageConfig,
     PackagedModel,
     load_package,
-    load_tensors,
     package_folder,
     save_package,
 )
+from fmct.models.strict_loading import load_tensors
 from fmct.tasks.base import Setting, Task
 from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
 
@@ -101,7 +103,11 @@ def export_run(
         labels=classifier.config.labels if classifier else (),
     )
     model = PackagedModel(config)
-    model.backbone.load_state_dict(tensors_of(task.packaged_backbone(), task, tensors))
+    learned = tensors_of(task.packaged_backbone(), task, tensors)
+    if classifier and classifier.config.lora:
+        plain = experiment.backbone.build(experiment.input.channels, experiment.input.voxels)
+        learned = merged(plain, classifier.config.lora, learned)
+    model.backbone.load_state_dict(learned)
     if classifier and model.head is not None:
         model.head.load_state_dict(tensors_of(classifier.head, task, tensors))
     return save_package(folder, model, model_card(config, data.train.frame))
@@ -138,7 +144,11 @@ def export_checkpoint(path: Path, folder: Path) -> Path:
     data = experiment.data.build(experiment.labels, experiment.seed)
     backbone = experiment.backbone.build(experiment.input.channels, experiment.input.voxels)
     task = experiment.task.build(backbone, setting_of(experiment, checkpoint["experiment"], data))
-    return export_run(task, checkpoint["state_dict"], experiment, data, folder, checkpoint["global_step"])
+    best = BestWeights(experiment.trainer.keep_metric)
+    if best.state_key in checkpoint["callbacks"]:
+        best.load_state_dict(checkpoint["callbacks"][best.state_key])
+    tensors, steps = best.chosen(checkpoint["state_dict"], checkpoint["global_step"])
+    return export_run(task, tensors, experiment, data, folder, steps)
 
 
 def model_card(config: PackageConfig, scans: pd.DataFrame) -> str:

@@ -5,7 +5,7 @@ Shapes: B scans, N tokens, D width, K prototypes, L labels, H heads.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fmct.console.errors import UsageError
 from fmct.experiment.config import Config
 from fmct.models.blocks import INIT_STD, initialize_linear
+from fmct.models.pooling import Pooling, pooled, pooled_width
 
 PROBE_NORM_EPS = 1e-6
 
@@ -81,28 +82,35 @@ class DINOHead(nn.Module):
 
 
 class LinearHeadConfig(Config):
-    """A linear probe on CLS."""
+    """A linear probe on one vector per scan."""
 
     kind: Literal["linear"] = "linear"
+    pooling: Pooling = Field(
+        "cls",
+        description="what stands for a scan: cls, as published; mean or max over its patches; mean+max, twice as wide",
+    )
 
-    def build(self, width: int, labels: int) -> LinearHead:
-        """Make the head for tokens of the given width and as many outputs as there are labels."""
-        return LinearHead(width, labels)
+    def build(self, width: int, labels: int, prefix_tokens: int = 1) -> LinearHead:
+        """Make the head for tokens of the given width, `prefix_tokens` of them before the patches."""
+        return LinearHead(width, labels, self.pooling, prefix_tokens)
 
 
 class LinearHead(nn.Module):
-    """Batch normalization without affine parameters, then one linear layer, on CLS."""
+    """Batch normalization without affine parameters, then one linear layer, on pooled tokens."""
 
-    def __init__(self, width: int, labels: int) -> None:
+    def __init__(self, width: int, labels: int, pooling: Pooling = "cls", prefix_tokens: int = 1) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(width, affine=False, eps=PROBE_NORM_EPS)
-        self.linear = nn.Linear(width, labels)
+        self.pooling = pooling
+        self.prefix_tokens = prefix_tokens
+        features = pooled_width(width, pooling)
+        self.norm = nn.BatchNorm1d(features, affine=False, eps=PROBE_NORM_EPS)
+        self.linear = nn.Linear(features, labels)
         self.apply(initialize_linear)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Turn tokens (B, N, D), CLS first, or CLS tokens alone (B, D), into logits (B, L)."""
-        cls_BD = tokens[:, 0] if tokens.ndim == 3 else tokens
-        logits_BL: Tensor = self.linear(self.norm(cls_BD))
+        """Turn tokens (B, N, D), the scan's first, or what was pooled from them, (B, D), into logits (B, L)."""
+        pooled_BD = pooled(tokens, self.pooling, self.prefix_tokens) if tokens.ndim == 3 else tokens
+        logits_BL: Tensor = self.linear(self.norm(pooled_BD))
         return logits_BL
 
 
@@ -112,8 +120,8 @@ class AttentiveHeadConfig(Config):
     kind: Literal["attentive"] = "attentive"
     heads: int = Field(12, gt=0, description="attention heads; divide the backbone's width")
 
-    def build(self, width: int, labels: int) -> AttentiveHead:
-        """Make the head for tokens of the given width and as many outputs as there are labels.
+    def build(self, width: int, labels: int, prefix_tokens: int = 1) -> AttentiveHead:
+        """Make the head for tokens of the given width, all of which it pools, and as many outputs as there are labels.
 
         Raises:
             UsageError: when `heads` doesn't divide the width.
@@ -158,3 +166,6 @@ class AttentiveHead(nn.Module):
         pooled = F.scaled_dot_product_attention(query, key, value, scale=1 / per_head)
         logits_BL: Tensor = self.linear(self.norm_pooled(pooled.reshape(batch, width)))
         return logits_BL
+
+
+HeadConfig = Annotated[LinearHeadConfig | AttentiveHeadConfig, Field(discriminator="kind")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +28,9 @@ from fmct.data.volume_file import Volume, Voxels
 from fmct.data.volume_making import make_volume
 from fmct.experiment.config import Config
 from fmct.models.backbones import BackboneConfig
-from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
+from fmct.models.heads import HeadConfig
+from fmct.models.pooling import Pooling, pooled, prefix_tokens_of
+from fmct.models.strict_loading import load_tensors
 from fmct.views.network_input import InputConfig
 
 WEIGHTS, CONFIG, CARD, SUMS = "model.safetensors", "config.json", "MODEL_CARD.md", "SHA256SUMS"
@@ -47,7 +49,7 @@ class PackageConfig(Config):
     preprocessing: Annotated[AnySettings, Field(discriminator="preset")] | None = Field(
         description="null: the weights' own preprocessing isn't known here"
     )
-    head: Annotated[LinearHeadConfig | AttentiveHeadConfig, Field(discriminator="kind")] | None = None
+    head: HeadConfig | None = None
     labels: tuple[str, ...] = ()
 
 
@@ -58,7 +60,9 @@ class PackagedModel(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = config.backbone.build(config.input.channels, config.input.voxels)
-        self.head = config.head.build(self.backbone.width, len(config.labels)) if config.head else None
+        self.head: nn.Module | None = None
+        if config.head:
+            self.head = config.head.build(self.backbone.width, len(config.labels), prefix_tokens_of(self.backbone))
         self.eval().requires_grad_(False)
 
     def tokens(self, x: Tensor) -> Tensor:
@@ -73,12 +77,23 @@ class PackagedModel(nn.Module):
         tokens: Tensor = self.backbone(x)
         return tokens
 
-    def features(self, volumes: Tensor) -> Tensor:
-        """Embed preprocessed volumes, as `InputConfig.view` takes them: (B, ...) -> CLS embeddings (B, D) float32."""
-        return self.tokens(self.config.input.whole(volumes))[:, 0].float()
+    def features(self, volumes: Tensor, pooling: Pooling = "cls") -> Tensor:
+        """Embed preprocessed volumes, each by itself: a scan's bits don't depend on its batch.
+
+        Args:
+            volumes: (B, ...) as `InputConfig.view` takes them.
+            pooling: what stands for a scan, see `fmct.models.pooling`.
+
+        Returns:
+            (B, D) float32, (B, 2 D) for `mean+max`.
+        """
+        prefix = prefix_tokens_of(self.backbone)
+        return torch.cat([pooled(tokens, pooling, prefix).float() for tokens in self._one_by_one(volumes)])
 
     def probabilities(self, volumes: Tensor) -> Tensor:
         """Classify preprocessed volumes, as `InputConfig.view` takes them: (B, ...) -> (B, L) in [0, 1].
+
+        Each by itself: a scan's bits don't depend on its batch.
 
         Raises:
             UsageError: when the package has no head.
@@ -89,7 +104,12 @@ class PackagedModel(nn.Module):
                 f"the package {self.config.name} ({self.config.task})",
                 "adapt them first: a classifier experiment with task.weights naming this package",
             )
-        return torch.sigmoid(self.head(self.tokens(self.config.input.whole(volumes))).float())
+        return torch.cat([torch.sigmoid(self.head(tokens).float()) for tokens in self._one_by_one(volumes)])
+
+    def _one_by_one(self, volumes: Tensor) -> Iterator[Tensor]:
+        """Encode volumes: (1, N, D) for each. Matrix products of another size sum in another order, in the last bit."""
+        for volume in torch.split(volumes, 1):
+            yield self.tokens(self.config.input.whole(volume))
 
     def read(self, path: str | Path) -> Volume:
         """Read the one scan at a path and preprocess it as the weights expect.
@@ -122,9 +142,9 @@ class PackagedModel(nn.Module):
             )
         return self.config.preprocessing
 
-    def embed(self, path: str | Path) -> NDArray[np.float32]:
-        """Embed a scan on disk: file -> preprocessing -> CLS embedding (D,) float32."""
-        embedding: NDArray[np.float32] = self.features(as_batch(self.read(path).voxels))[0].numpy()
+    def embed(self, path: str | Path, pooling: Pooling = "cls") -> NDArray[np.float32]:
+        """Embed a scan on disk: file -> preprocessing -> embedding (D,) float32, see `features`."""
+        embedding: NDArray[np.float32] = self.features(as_batch(self.read(path).voxels), pooling)[0].numpy()
         return embedding
 
 
@@ -212,31 +232,3 @@ def load_package(path: Path, *, allow_partial: bool = False) -> PackagedModel:
         raise UsageError(f"not a safetensors file: {error}", folder / WEIGHTS, "export the package again") from error
     load_tensors(model, tensors, folder / WEIGHTS, allow_partial=allow_partial)
     return model
-
-
-def load_tensors(module: nn.Module, tensors: dict[str, Tensor], where: Path, *, allow_partial: bool = False) -> None:
-    """Load tensors into a module, refusing what doesn't fit.
-
-    Raises:
-        UsageError: listing missing, unexpected and misshapen tensors; with `allow_partial` they are a warning.
-    """
-    own = module.state_dict()
-    misshapen = [
-        f"{k} {tuple(tensors[k].shape)} for {tuple(own[k].shape)}"
-        for k in own.keys() & tensors.keys()
-        if own[k].shape != tensors[k].shape
-    ]
-    problems = {
-        "missing": sorted(own.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - own.keys()),
-        "misshapen": sorted(misshapen),
-    }
-    listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-    if listed and not allow_partial:
-        raise UsageError(
-            f"the tensors don't fit this architecture ({listed})", where, "use the backbone that config.json describes"
-        )
-    if listed:
-        warnings.warn(f"loaded only in part: {listed}", stacklevel=2)
-    fitting = {k: t for k, t in tensors.items() if k in own and own[k].shape == t.shape}
-    module.load_state_dict(own | fitting)

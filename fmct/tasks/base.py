@@ -78,6 +78,10 @@ class Task(RandomViews, L.LightningModule):
         """Return the modules that learn, each with a factor on the learning rate."""
         return [(self, 1.0)]
 
+    def validation_metrics(self) -> tuple[str, ...]:
+        """Name what every validation logs, by which a run can be judged while it goes on."""
+        return ()
+
     def packaged_backbone(self) -> Backbone:
         """Return the encoder that goes into the weight package."""
         raise TypeError(f"{type(self).__name__} has no backbone")

@@ -1,49 +1,70 @@
-"""Adaptation to disease labels: fine-tuning and linear probing, from a weight package or from scratch.
+"""Adaptation to disease labels: fine-tuning, probes and low-rank adaptation, from a weight package or from scratch.
 
 B scans, L labels.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.distributed as dist
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from fmct.console.errors import UsageError
 from fmct.evaluation.metrics import auroc
 from fmct.experiment.config import Config
+from fmct.losses.multilabel import BCEConfig, FocalConfig, LossConfig, multilabel_loss
 from fmct.models.backbones import Backbone
-from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
+from fmct.models.heads import HeadConfig, LinearHeadConfig
+from fmct.models.lora import LoRAConfig, add_lora, train_factors
+from fmct.models.pooling import prefix_tokens_of
+from fmct.tasks.adaptation import FINETUNED_LR_FACTOR, FROZEN, Mode, check_mode, with_defaults
 from fmct.tasks.base import Batch, Setting, Task
 from fmct.views.crops import CropConfig
 from fmct.views.intensity import IntensityConfig
 from fmct.views.slices import middle_slices
 
 LATERAL = re.compile(r"left|right", re.IGNORECASE)
-HeadConfig = Annotated[LinearHeadConfig | AttentiveHeadConfig, Field(discriminator="kind")]
 
 
 class ClassifierConfig(Config):
     """Multi-label classification with unknown labels left out of the loss."""
 
     kind: Literal["classifier"] = "classifier"
-    mode: Literal["finetune", "linear"] = Field("finetune", description="linear: everything but the head is frozen")
+    mode: Mode = Field(
+        "finetune",
+        description="finetune: all is trained, from weights; scratch: all, from random weights; linear and attentive: "
+        "the head alone; lora: low-rank factors and the head; knn and logreg: no training, a classifier on features",
+    )
     labels: tuple[str, ...] = Field(min_length=1, description="label columns of the manifest, without `label:`")
     weights: Path | None = Field(None, description="weight package or run to start from; null: random weights")
-    head: HeadConfig = LinearHeadConfig()
-    backbone_lr_factor: float = Field(0.01, gt=0, le=1, description="learning rate of the backbone / of the head")
+    head: HeadConfig = Field(LinearHeadConfig(), description="of the kind that the mode needs, or linear")
+    lora: LoRAConfig | None = Field(None, description="for mode lora")
+    backbone_lr_factor: float = Field(
+        FINETUNED_LR_FACTOR,
+        gt=0,
+        le=1,
+        description="learning rate of what is trained of the backbone / of the head; 0.01 for finetune, else 1",
+    )
+    loss: LossConfig = BCEConfig()
     balance: Literal["none", "pos_weight"] = Field(
         "none", description="pos_weight: positives of a label weigh as much as its negatives"
     )
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="validate and package a moving average of the weights; null: the weights"
+    )
     crops: CropConfig = CropConfig(share=(0.9, 1.0), place="volume", rotation_deg=5.0, flip_probability=0.0)
     intensity: IntensityConfig = IntensityConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_mode_says(cls, given: Any) -> Any:
+        return with_defaults(given) if isinstance(given, dict) else given
 
     @field_validator("labels")
     @classmethod
@@ -61,6 +82,13 @@ class ClassifierConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _nothing_contradicts(self) -> ClassifierConfig:
+        check_mode(self.mode, self.weights, self.head, self.lora)
+        if isinstance(self.loss, FocalConfig) and self.loss.alpha is not None and self.balance != "none":
+            raise ValueError("task.loss.alpha and task.balance would both weigh positives: set one to null or none")
+        return self
+
     def build(self, backbone: Backbone, setting: Setting) -> ClassifierTask:
         """Build the task around a backbone that already has its starting weights."""
         return ClassifierTask(self, backbone, setting)
@@ -75,17 +103,27 @@ class ClassifierTask(Task):
         super().__init__(setting)
         self.config = config
         self.backbone = backbone
-        self.head = config.head.build(backbone.width, len(config.labels))
+        if config.lora:
+            add_lora(backbone, config.lora)
+        self.head = config.head.build(backbone.width, len(config.labels), prefix_tokens_of(backbone))
         self.register_buffer("pos_weight", torch.ones(len(config.labels)))
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
-        if config.mode == "linear":
-            self.backbone.requires_grad_(False).eval()  # Lightning trains modules in the mode that it finds them in
+        if self.is_frozen:
+            self.backbone.requires_grad_(False)
+        self.train()  # Lightning trains modules in the mode that it finds them in
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing of the backbone is trained."""
+        return self.config.mode in FROZEN
 
     def train(self, mode: bool = True) -> ClassifierTask:
-        """Switch the head, and the backbone unless it is frozen."""
+        """Switch the head, and the backbone unless its weights stay: it then works as in evaluation."""
         super().train(mode)
-        if self.config.mode == "linear":
+        if self.is_frozen:
             self.backbone.eval()
+        elif self.config.lora:
+            train_factors(self.backbone, mode)
         return self
 
     def setup(self, stage: str) -> None:
@@ -115,46 +153,62 @@ class ClassifierTask(Task):
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify views: (B, C, Z, Y, X) float32 in [0, 1] -> (B, L) logits."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.mode != "linear"):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
             tokens = self.backbone(x)
         logits: Tensor = self.head(tokens)
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Binary cross-entropy over the labels that are known."""
-        loss = masked_bce(self(batch["x"]), batch["target"], self.pos_weight)
+        """Average the loss over the labels that are known."""
+        logits = self(batch["x"]).float()
+        loss = multilabel_loss(self.config.loss, logits, batch["target"], self.pos_weight, smooth=True)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Take the first process's batch-norm statistics, which are packaged: ddp does so itself, fsdp2 doesn't."""
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                dist.broadcast(buffer, src=0)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect probabilities of whole, unaugmented scans."""
-        logits = self(batch["x"])
-        loss = masked_bce(logits, batch["target"], self.pos_weight)
-        self.log("val/loss", loss, batch_size=len(logits), sync_dist=True, prog_bar=True)
-        self.seen.append((batch["index"], batch["target"], logits.float().sigmoid()))
+        """Collect logits of whole, unaugmented scans."""
+        self.seen.append((batch["index"], batch["target"], self(batch["x"]).float()))
 
     def on_validation_epoch_end(self) -> None:
-        """Log AUROC per label and its mean, each scan counted once; a label with one class stays out."""
+        """Log the loss, AUROC per label and its mean over all scans, each counted once, whatever process saw it.
+
+        A label with one class has no AUROC and stays out of the mean.
+        """
         gathered: list[Any] = [self.all_gather(torch.cat(part)) for part in zip(*self.seen, strict=True)]
-        index, target, probability = gathered
+        index, target, logits = gathered
         self.seen.clear()
         L = len(self.config.labels)
-        _, first = np.unique(index.flatten().cpu().numpy(), return_index=True)
-        targets = target.reshape(-1, L).cpu().numpy()[first]
-        scores = probability.reshape(-1, L).cpu().numpy()[first]
+        _, first = np.unique(index.flatten().cpu().numpy(), return_index=True)  # two processes share out odd numbers
+        target, logits = target.reshape(-1, L).cpu()[first], logits.reshape(-1, L).cpu()[first]
+        loss = multilabel_loss(self.config.loss, logits, target, self.pos_weight.cpu(), smooth=False)
+        self.log("val/loss", loss.item(), prog_bar=True, sync_dist=True)
+        targets, scores = target.numpy(), logits.sigmoid().numpy()
         values = []
         for column, label in enumerate(self.config.labels):
             known = ~np.isnan(targets[:, column])
             value = auroc(targets[known, column], scores[known, column])
-            if value is not None and not math.isnan(value):
+            if value is not None:
                 values.append(value)
                 self.log(f"val/auroc_{label}", value, sync_dist=True)
         if values:
             self.log("val/auroc", float(np.mean(values)), prog_bar=True, sync_dist=True)
 
+    def validation_metrics(self) -> tuple[str, ...]:
+        """Name what every validation logs: AUROCs of the labels of which there are positive and negative scans."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        columns = zip(self.config.labels, data.val.targets.T, strict=True)
+        aurocs = [f"val/auroc_{label}" for label, targets in columns if {0.0, 1.0} <= set(targets.tolist())]
+        return ("val/loss", *(["val/auroc"] if aurocs else []), *aurocs)
+
     def trainable(self) -> list[tuple[nn.Module, float]]:
-        """Return the head, and the backbone with its smaller learning rate unless it is frozen."""
-        if self.config.mode == "linear":
+        """Return the head, and the backbone with its own learning rate unless it is frozen."""
+        if self.is_frozen:
             return [(self.head, 1.0)]
         return [(self.head, 1.0), (self.backbone, self.config.backbone_lr_factor)]
 
@@ -167,21 +221,3 @@ class ClassifierTask(Task):
     def packaged_backbone(self) -> Backbone:
         """Return the backbone."""
         return self.backbone
-
-
-def masked_bce(logits: Tensor, target: Tensor, pos_weight: Tensor) -> Tensor:
-    """Mean binary cross-entropy over known labels.
-
-    Args:
-        logits: (B, L).
-        target: (B, L) from 0 to 1, the probability of a finding, or NaN for unknown.
-        pos_weight: (L,) factor on the positives.
-
-    Returns:
-        Scalar; 0, with a gradient of 0, when nothing is known.
-    """
-    known = ~torch.isnan(target)
-    loss = F.binary_cross_entropy_with_logits(
-        logits, torch.where(known, target, 0.0), pos_weight=pos_weight, reduction="none"
-    )
-    return (loss * known).sum() / known.sum().clamp(min=1)

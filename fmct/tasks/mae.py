@@ -82,6 +82,10 @@ class MAETask(Task):
         loss, _ = self._loss(batch)
         self.log("val/loss", loss, batch_size=len(batch["x"]), sync_dist=True, prog_bar=True)
 
+    def validation_metrics(self) -> tuple[str, ...]:
+        """Name what every validation logs."""
+        return ("val/loss",)
+
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """Draw up to three scans: what is there, what the encoder sees, what the decoder makes of it."""
         foreground: Foreground | None = batch.get("foreground")
