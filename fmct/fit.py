@@ -20,11 +20,13 @@ from fmct.console.command import exit_code
 from fmct.console.errors import ExitCode, UsageError
 from fmct.data.quarantine import QUARANTINE
 from fmct.experiment.loading import as_record, load_experiment
+from fmct.experiment.probing import fit_probe
 from fmct.experiment.run_record import read_environment
-from fmct.experiment.runs import begin, run_folder, write_environment
+from fmct.experiment.runs import FINISHED, begin, run_folder, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.experiment.speaking import first_to_speak
 from fmct.experiment.weights import export_run, initial_backbone, setting_of
+from fmct.tasks.classifier import ClassifierConfig
 
 EXAMPLES = """\
 Every key of the experiment file is a flag; flags win over the environment (FMCT_OPTIMIZER__LR=1e-4), which wins over
@@ -70,6 +72,8 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     Raises:
         UsageError: when manifest, cache, weights or an existing run don't fit the experiment.
     """
+    if isinstance(experiment.task, ClassifierConfig) and experiment.task.is_probe:
+        return fit_probe(experiment, fresh=fresh)
     record = as_record(experiment)
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     data = experiment.data.build(experiment.labels, experiment.seed)
@@ -80,7 +84,7 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     start = begin(experiment, fresh=fresh, first_process=first_process)
     if start.checkpoint and read_environment(start.folder).get("finished"):
-        say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
+        say(FINISHED.format(folder=start.folder))
         return start.folder
     say(
         f"{experiment.name}: {experiment.task.kind} on {len(data.train)} scans"

@@ -30,6 +30,8 @@ from fmct.experiment.run_record import ENVIRONMENT, EXPERIMENT, read_experiment
 from fmct.experiment.schema import Experiment
 
 LAST = "checkpoints/last.ckpt"
+PACKAGE = "weights/config.json"
+FINISHED = "{folder} is finished already; start over with --fresh, or give another --name"
 WATCHING = "callbacks."
 PACKAGES = ("torch", "lightning", "monai", "numpy", "pydicom", "nibabel", "blosc2", "pydantic")
 
@@ -48,7 +50,7 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     A run goes on when the configuration is the same; keys that are younger than the run count as their defaults, and
     the section `callbacks` may change: what watches a run has no part in what it learns.
     `fresh` sets the old folder aside, under a numbered name; so does another configuration where the old run never came
-    to a checkpoint.
+    to a checkpoint or, having none, to its weights.
 
     Args:
         experiment: what is to run.
@@ -62,7 +64,8 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     record = as_record(experiment)
     changes = differences(completed(read_experiment(folder)), record) if (folder / EXPERIMENT).exists() else []
     changes = [change for change in changes if not change.startswith(WATCHING)]
-    if fresh or (changes and not (folder / LAST).exists()):
+    arrived = (folder / LAST).exists() or (folder / PACKAGE).exists()
+    if fresh or (changes and not arrived):
         if first_process and folder.exists():
             set_aside(folder)
     elif changes:

@@ -11,6 +11,7 @@ from fmct.callbacks.watching import CallbacksConfig
 from fmct.data.datamodule import DataConfig
 from fmct.data.sampling import BalancedSampling
 from fmct.experiment.optim import OptimizerConfig
+from fmct.experiment.probe_checks import refuse_what_does_nothing
 from fmct.experiment.trainer import TrainerConfig
 from fmct.models.backbones import BackboneConfig
 from fmct.tasks.classifier import ClassifierConfig
@@ -55,8 +56,13 @@ class Experiment(BaseSettings):
 
     @model_validator(mode="after")
     def _batch_norm_needs_two(self) -> Experiment:
-        if isinstance(self.task, ClassifierConfig) and self.data.batch_size < 2:
+        if isinstance(self.task, ClassifierConfig) and not self.task.is_probe and self.data.batch_size < 2:
             raise ValueError("the classifier's batch norm needs data.batch_size of at least 2")
+        return self
+
+    @model_validator(mode="after")
+    def _probe_does_what_it_says(self) -> Experiment:
+        refuse_what_does_nothing(self.task, self.backbone, self.input, self.data, self.trainer)
         return self
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ from fmct.models.packaged import (
     package_folder,
     save_package,
 )
+from fmct.models.probe_heads import KNNHeadConfig, LogisticHeadConfig
 from fmct.tasks.base import Setting, Task
 from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
 
@@ -53,7 +54,10 @@ def initial_backbone(experiment: Experiment, data: ScanDataModule) -> Backbone:
     config = package.config
     comparisons = {
         "backbone": (config.backbone.model_dump(), experiment.backbone.model_dump()),
-        "input": (config.input.model_dump(mode="json"), experiment.input.model_dump(mode="json")),
+        "input": (
+            config.input.model_dump(mode="json") if config.input else {},
+            experiment.input.model_dump(mode="json"),
+        ),
     }
     if config.preprocessing is not None:
         comparisons["preprocessing"] = (config.preprocessing.model_dump(), data.cache.settings.model_dump())
@@ -145,8 +149,7 @@ def model_card(config: PackageConfig, scans: pd.DataFrame) -> str:
     """Write MODEL_CARD.md: what the weights are, what they saw, what they are not for. Nothing about any patient."""
     by_site = scans["site"].replace("", "unnamed").value_counts().sort_index()
     sites = "\n".join(f"| {site} | {count} |" for site, count in by_site.items())
-    windows = ", ".join(f"{w.level_hu:g}/{w.width_hu:g}" for w in config.input.windows)
-    backbone = ", ".join(f"{key} {value}" for key, value in config.backbone.model_dump().items())
+    backbone = ", ".join(f"{key} {value}" for key, value in config.backbone.model_dump(exclude={"columns"}).items())
     preprocessing = config.preprocessing.model_dump() if config.preprocessing else {}
     settings = "\n".join(f"| {key} | {value} |" for key, value in preprocessing.items())
     task = f"{config.task}, labels {', '.join(config.labels)}" if config.labels else config.task
@@ -154,9 +157,9 @@ def model_card(config: PackageConfig, scans: pd.DataFrame) -> str:
 
 Head-CT weights made by fmct {config.fmct_version}: {task}; {config.steps} optimizer steps.
 For research only. Not a medical device; no diagnosis may rest on it.
-
+{described_head(config)}
 * Backbone: {backbone}.
-* Input: {config.input.voxels}³ voxels; windows (level/width, HU): {windows}.
+* Input: {described_input(config)}.
 * Trained on {len(scans)} scans of {scans["patient_id"].nunique()} patients:
 
 | site | scans |
@@ -171,3 +174,25 @@ Preprocessing:
 
 Scans from other scanners, countries or age groups than these may be read differently. Scans weren't defaced.
 """
+
+
+def described_input(config: PackageConfig) -> str:
+    """Say what the weights are shown."""
+    if config.input is None:
+        return "features that another model made of the scans; config.json names their columns"
+    windows = ", ".join(f"{w.level_hu:g}/{w.width_hu:g}" for w in config.input.windows)
+    return f"{config.input.voxels}³ voxels; windows (level/width, HU): {windows}"
+
+
+def described_head(config: PackageConfig) -> str:
+    """Say what a head that was fitted without steps is, and what it gives away; empty for others."""
+    head = config.head
+    if isinstance(head, LogisticHeadConfig):
+        return f"\nThe head is a logistic regression (C {head.c:g}) on frozen features (pooling {head.pooling}).\n"
+    if isinstance(head, KNNHeadConfig):
+        return (
+            f"\nThe head compares frozen features (pooling {head.pooling}) with those of the {head.scans} training "
+            f"scans, which model.safetensors holds together with their labels, without names: {head.k} neighbors, "
+            f"temperature {head.temperature:g}. Hand it on only to whom these may be shown.\n"
+        )
+    return ""

@@ -18,10 +18,11 @@ from pydantic import Field
 from torch import nn
 
 from fmct.models.cnn import ResNet, ResNetConfig
+from fmct.models.features import Features, FeaturesConfig
 from fmct.models.vit3d import ViT3D, ViT3DConfig
 
-BackboneConfig = Annotated[ViT3DConfig | ResNetConfig, Field(discriminator="kind")]
-Backbone = ViT3D | ResNet
+BackboneConfig = Annotated[ViT3DConfig | ResNetConfig | FeaturesConfig, Field(discriminator="kind")]
+Backbone = ViT3D | ResNet | Features
 
 
 def repeated_blocks(module: nn.Module) -> list[nn.Module]:

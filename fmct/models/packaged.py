@@ -28,7 +28,10 @@ from fmct.data.volume_file import Volume, Voxels
 from fmct.data.volume_making import make_volume
 from fmct.experiment.config import Config
 from fmct.models.backbones import BackboneConfig
+from fmct.models.features import Features
 from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
+from fmct.models.pooling import Pooling, pooled
+from fmct.models.probe_heads import KNNHeadConfig, LogisticHeadConfig, ProbeHead
 from fmct.views.network_input import InputConfig
 
 WEIGHTS, CONFIG, CARD, SUMS = "model.safetensors", "config.json", "MODEL_CARD.md", "SHA256SUMS"
@@ -43,11 +46,16 @@ class PackageConfig(Config):
     fmct_version: str
     steps: int = Field(description="optimizer steps that made the weights")
     backbone: BackboneConfig
-    input: InputConfig
+    input: InputConfig | None = Field(description="null: the weights take features, not scans")
     preprocessing: Annotated[AnySettings, Field(discriminator="preset")] | None = Field(
         description="null: the weights' own preprocessing isn't known here"
     )
-    head: Annotated[LinearHeadConfig | AttentiveHeadConfig, Field(discriminator="kind")] | None = None
+    head: (
+        Annotated[
+            LinearHeadConfig | AttentiveHeadConfig | LogisticHeadConfig | KNNHeadConfig, Field(discriminator="kind")
+        ]
+        | None
+    ) = None
     labels: tuple[str, ...] = ()
 
 
@@ -57,7 +65,8 @@ class PackagedModel(nn.Module):
     def __init__(self, config: PackageConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = config.backbone.build(config.input.channels, config.input.voxels)
+        seen = config.input or InputConfig()  # of no account where there is none: the backbone takes features
+        self.backbone = config.backbone.build(seen.channels, seen.voxels)
         self.head = config.head.build(self.backbone.width, len(config.labels)) if config.head else None
         self.eval().requires_grad_(False)
 
@@ -75,10 +84,42 @@ class PackagedModel(nn.Module):
 
     def features(self, volumes: Tensor) -> Tensor:
         """Embed preprocessed volumes, as `InputConfig.view` takes them: (B, ...) -> CLS embeddings (B, D) float32."""
-        return self.tokens(self.config.input.whole(volumes))[:, 0].float()
+        return self.pooled(volumes, "cls")
+
+    def pooled(self, volumes: Tensor, pooling: Pooling) -> Tensor:
+        """Embed preprocessed volumes, or features where these are the input: (B, ...) -> (B, D) or (B, 2 D) float32."""
+        tokens_BND = self.tokens(self._shown(volumes))
+        return pooled(tokens_BND, getattr(self.backbone, "prefix_tokens", 1), pooling).float()
+
+    def _shown(self, volumes: Tensor) -> Tensor:
+        return volumes if isinstance(self.backbone, Features) else self.input.whole(volumes)
+
+    @property
+    def input(self) -> InputConfig:
+        """How volumes become the network's input.
+
+        Raises:
+            UsageError: when the weights take features.
+        """
+        if self.config.input is None:
+            raise self._takes_features()
+        return self.config.input
+
+    def _takes_features(self) -> UsageError:
+        return UsageError(
+            "these weights read no scans: they were fitted on features that another model made",
+            f"the package {self.config.name}",
+            "make features of the scans with that model, and give them to `fmct evaluate RUN --features TABLE`",
+        )
 
     def probabilities(self, volumes: Tensor) -> Tensor:
-        """Classify preprocessed volumes, as `InputConfig.view` takes them: (B, ...) -> (B, L) in [0, 1].
+        """Classify preprocessed volumes, as `InputConfig.view` takes them, or features where these are the input.
+
+        Args:
+            volumes: (B, ...).
+
+        Returns:
+            (B, L) in [0, 1].
 
         Raises:
             UsageError: when the package has no head.
@@ -89,7 +130,9 @@ class PackagedModel(nn.Module):
                 f"the package {self.config.name} ({self.config.task})",
                 "adapt them first: a classifier experiment with task.weights naming this package",
             )
-        return torch.sigmoid(self.head(self.tokens(self.config.input.whole(volumes))).float())
+        if isinstance(self.head, ProbeHead):
+            return torch.sigmoid(self.head(self.pooled(volumes, self.head.config.pooling)).float())
+        return torch.sigmoid(self.head(self.tokens(self._shown(volumes))).float())
 
     def read(self, path: str | Path) -> Volume:
         """Read the one scan at a path and preprocess it as the weights expect.
@@ -112,8 +155,10 @@ class PackagedModel(nn.Module):
         """The preprocessing that the weights expect.
 
         Raises:
-            UsageError: when the package doesn't know it.
+            UsageError: when the package doesn't know it, or takes features.
         """
+        if self.config.input is None:
+            raise self._takes_features()
         if self.config.preprocessing is None:
             raise UsageError(
                 "the package doesn't say how scans are to be preprocessed",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fmct.console.errors import UsageError
 from fmct.evaluation.metrics import auroc
+from fmct.evaluation.probes import ProbeConfig
 from fmct.experiment.config import Config
 from fmct.models.backbones import Backbone
 from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
@@ -34,7 +35,10 @@ class ClassifierConfig(Config):
     """Multi-label classification with unknown labels left out of the loss."""
 
     kind: Literal["classifier"] = "classifier"
-    mode: Literal["finetune", "linear"] = Field("finetune", description="linear: everything but the head is frozen")
+    mode: Literal["finetune", "linear", "logreg", "knn"] = Field(
+        "finetune",
+        description="linear: everything but the head is frozen; logreg, knn: frozen features, no training in steps",
+    )
     labels: tuple[str, ...] = Field(min_length=1, description="label columns of the manifest, without `label:`")
     weights: Path | None = Field(None, description="weight package or run to start from; null: random weights")
     head: HeadConfig = LinearHeadConfig()
@@ -44,6 +48,7 @@ class ClassifierConfig(Config):
     )
     crops: CropConfig = CropConfig(share=(0.9, 1.0), place="volume", rotation_deg=5.0, flip_probability=0.0)
     intensity: IntensityConfig = IntensityConfig()
+    probe: ProbeConfig = Field(ProbeConfig(), description="of the modes logreg and knn")
 
     @field_validator("labels")
     @classmethod
@@ -60,6 +65,11 @@ class ClassifierConfig(Config):
                 f"left-right flips would falsify {', '.join(lateral)}: set task.crops.flip_probability to 0"
             )
         return self
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the mode is fitted on frozen features at once, rather than trained in steps."""
+        return self.mode in {"logreg", "knn"}
 
     def build(self, backbone: Backbone, setting: Setting) -> ClassifierTask:
         """Build the task around a backbone that already has its starting weights."""
