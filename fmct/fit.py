@@ -22,7 +22,7 @@ from fmct.data.quarantine import QUARANTINE
 from fmct.experiment.loading import as_record, load_experiment
 from fmct.experiment.probing import fit_probe
 from fmct.experiment.run_record import read_environment
-from fmct.experiment.runs import FINISHED, begin, run_folder, write_environment
+from fmct.experiment.runs import begin, run_folder, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.experiment.speaking import first_to_speak
 from fmct.experiment.weights import export_run, initial_backbone, setting_of
@@ -79,12 +79,13 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     data = experiment.data.build(experiment.labels, experiment.seed)
     task = experiment.task.build(initial_backbone(experiment, data), setting_of(experiment, record, data))
     quiet_lightning()
+    assert experiment.optimizer is not None  # what is trained in steps has one
     watching = experiment.callbacks.build(data, experiment.optimizer.warmup_fraction)
     trainer = experiment.trainer.build(run_folder(experiment), watching)
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     start = begin(experiment, fresh=fresh, first_process=first_process)
     if start.checkpoint and read_environment(start.folder).get("finished"):
-        say(FINISHED.format(folder=start.folder))
+        say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
         return start.folder
     say(
         f"{experiment.name}: {experiment.task.kind} on {len(data.train)} scans"

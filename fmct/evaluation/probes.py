@@ -31,6 +31,7 @@ Floats = NDArray[np.floating]
 Candidate = dict[str, float]
 
 MAX_ITERATIONS = 5000
+TOLERANCE = 1e-6
 
 
 class ProbeConfig(Config):
@@ -121,11 +122,12 @@ def fit_logistic(features_ND: Floats, targets_NL: Floats, c: float, balanced: bo
         twice = np.concatenate([share, 1 - share])
         if balanced:
             twice *= np.repeat([0.5 * len(share) / share.sum(), 0.5 * len(share) / (1 - share).sum()], len(share))
-        rows = np.flatnonzero(twice)  # of positives, then of negatives: both, where readers disagree
+        rows = np.flatnonzero(twice)  # a scan is there as a positive and as a negative, where readers disagree
+        rows = rows[np.argsort(rows % len(share), kind="stable")]
         classes = np.repeat([1, 0], len(share))[rows]
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", ConvergenceWarning)
-            model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(
+            model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, tol=TOLERANCE).fit(
                 x[rows % len(share)], classes, sample_weight=twice[rows]
             )
         if any(issubclass(warning.category, ConvergenceWarning) for warning in said):
@@ -212,6 +214,6 @@ def known_auroc(truth: Floats, score: Floats) -> float:
 
 
 def best(trials: list[Trial]) -> Trial | None:
-    """Return the trial with the greatest mean AUROC, the first, which is the smoothest, of several; None where no trial has one."""
+    """Return the trial with the greatest mean AUROC, of several the first, the smoothest; None where none has one."""
     defined = [trial for trial in trials if not np.isnan(trial.mean)]
     return max(defined, key=lambda trial: trial.mean) if defined else None

@@ -35,8 +35,8 @@ class Experiment(BaseSettings):
     backbone: BackboneConfig
     input: InputConfig = InputConfig()
     data: DataConfig
-    optimizer: OptimizerConfig
-    trainer: TrainerConfig
+    optimizer: OptimizerConfig | None = Field(None, description="only task.mode logreg and knn go without")
+    trainer: TrainerConfig = TrainerConfig()
     callbacks: CallbacksConfig = CallbacksConfig()
 
     @model_validator(mode="after")
@@ -58,6 +58,16 @@ class Experiment(BaseSettings):
     def _batch_norm_needs_two(self) -> Experiment:
         if isinstance(self.task, ClassifierConfig) and not self.task.is_probe and self.data.batch_size < 2:
             raise ValueError("the classifier's batch norm needs data.batch_size of at least 2")
+        return self
+
+    @model_validator(mode="after")
+    def _what_trains_says_how_long(self) -> Experiment:
+        if isinstance(self.task, ClassifierConfig) and self.task.is_probe:
+            return self
+        if self.optimizer is None:
+            raise ValueError("optimizer is missing: add it; experiments/ has complete files to start from")
+        if self.trainer.max_epochs is None and self.trainer.max_steps is None:
+            raise ValueError("a run must end: give trainer.max_epochs, trainer.max_steps or both")
         return self
 
     @model_validator(mode="after")

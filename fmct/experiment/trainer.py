@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
-from pydantic import Field, model_validator
+from pydantic import Field
 from rich.console import Console
 
 from fmct.callbacks.data_wait import DataWait
@@ -54,12 +54,6 @@ class TrainerConfig(Config):
     log_every_steps: int = Field(10, gt=0)
     deterministic: bool = Field(False, description="refuse operations that aren't reproducible bit for bit")
     runs: Path = Field(Path("runs"), description="folder that holds the run's folder")
-
-    @model_validator(mode="after")
-    def _ends(self) -> TrainerConfig:
-        if self.max_epochs is None and self.max_steps is None:
-            raise ValueError("a run must end: give max_epochs, max_steps or both")
-        return self
 
     def build(self, folder: Path, watching: Sequence[Callback] = ()) -> L.Trainer:
         """Build the Trainer that writes into a run's folder.

@@ -22,11 +22,11 @@ from fmct.models.packaged import (
     PackageConfig,
     PackagedModel,
     load_package,
-    load_tensors,
     package_folder,
     save_package,
 )
 from fmct.models.probe_heads import KNNHeadConfig, LogisticHeadConfig
+from fmct.models.strict_loading import load_tensors
 from fmct.tasks.base import Setting, Task
 from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
 
@@ -34,6 +34,7 @@ from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
 def setting_of(experiment: Experiment, record: dict[str, Any], data: ScanDataModule) -> Setting:
     """Return what a task needs of its experiment, given as plain values too, and of the volumes that it learns from."""
     spacing_mm = getattr(data.cache.settings, "spacing_mm", None)
+    assert experiment.optimizer is not None  # of what is trained in steps
     return Setting(experiment.input, experiment.optimizer, experiment.seed, record, spacing_mm)
 
 

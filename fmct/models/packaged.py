@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,9 +28,9 @@ from fmct.data.volume_making import make_volume
 from fmct.experiment.config import Config
 from fmct.models.backbones import BackboneConfig
 from fmct.models.features import Features
-from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
-from fmct.models.pooling import Pooling, pooled
-from fmct.models.probe_heads import KNNHeadConfig, LogisticHeadConfig, ProbeHead
+from fmct.models.pooling import Pooling, pooled, prefix_tokens_of
+from fmct.models.probe_heads import AnyHeadConfig, ProbeHeadConfig
+from fmct.models.strict_loading import load_tensors
 from fmct.views.network_input import InputConfig
 
 WEIGHTS, CONFIG, CARD, SUMS = "model.safetensors", "config.json", "MODEL_CARD.md", "SHA256SUMS"
@@ -50,12 +49,7 @@ class PackageConfig(Config):
     preprocessing: Annotated[AnySettings, Field(discriminator="preset")] | None = Field(
         description="null: the weights' own preprocessing isn't known here"
     )
-    head: (
-        Annotated[
-            LinearHeadConfig | AttentiveHeadConfig | LogisticHeadConfig | KNNHeadConfig, Field(discriminator="kind")
-        ]
-        | None
-    ) = None
+    head: AnyHeadConfig | None = None
     labels: tuple[str, ...] = ()
 
 
@@ -67,7 +61,11 @@ class PackagedModel(nn.Module):
         self.config = config
         seen = config.input or InputConfig()  # of no account where there is none: the backbone takes features
         self.backbone = config.backbone.build(seen.channels, seen.voxels)
-        self.head = config.head.build(self.backbone.width, len(config.labels)) if config.head else None
+        self.head: nn.Module | None = None
+        if isinstance(config.head, ProbeHeadConfig):
+            self.head = config.head.build(self.backbone.width, len(config.labels), prefix_tokens_of(self.backbone))
+        elif config.head:
+            self.head = config.head.build(self.backbone.width, len(config.labels))
         self.eval().requires_grad_(False)
 
     def tokens(self, x: Tensor) -> Tensor:
@@ -82,14 +80,18 @@ class PackagedModel(nn.Module):
         tokens: Tensor = self.backbone(x)
         return tokens
 
-    def features(self, volumes: Tensor) -> Tensor:
-        """Embed preprocessed volumes, as `InputConfig.view` takes them: (B, ...) -> CLS embeddings (B, D) float32."""
-        return self.pooled(volumes, "cls")
+    def features(self, volumes: Tensor, pooling: Pooling = "cls") -> Tensor:
+        """Embed preprocessed volumes.
 
-    def pooled(self, volumes: Tensor, pooling: Pooling) -> Tensor:
-        """Embed preprocessed volumes, or features where these are the input: (B, ...) -> (B, D) or (B, 2 D) float32."""
-        tokens_BND = self.tokens(self._shown(volumes))
-        return pooled(tokens_BND, getattr(self.backbone, "prefix_tokens", 1), pooling).float()
+        Args:
+            volumes: (B, ...) as `InputConfig.view` takes them, or (B, D) features where these are the input.
+            pooling: what stands for a scan, see `fmct.models.pooling`.
+
+        Returns:
+            (B, D) float32, (B, 2 D) for `mean+max`.
+        """
+        prefix = prefix_tokens_of(self.backbone)
+        return pooled(self.tokens(self._shown(volumes)), pooling, prefix).float()
 
     def _shown(self, volumes: Tensor) -> Tensor:
         return volumes if isinstance(self.backbone, Features) else self.input.whole(volumes)
@@ -130,8 +132,6 @@ class PackagedModel(nn.Module):
                 f"the package {self.config.name} ({self.config.task})",
                 "adapt them first: a classifier experiment with task.weights naming this package",
             )
-        if isinstance(self.head, ProbeHead):
-            return torch.sigmoid(self.head(self.pooled(volumes, self.head.config.pooling)).float())
         return torch.sigmoid(self.head(self.tokens(self._shown(volumes))).float())
 
     def read(self, path: str | Path) -> Volume:
@@ -257,31 +257,3 @@ def load_package(path: Path, *, allow_partial: bool = False) -> PackagedModel:
         raise UsageError(f"not a safetensors file: {error}", folder / WEIGHTS, "export the package again") from error
     load_tensors(model, tensors, folder / WEIGHTS, allow_partial=allow_partial)
     return model
-
-
-def load_tensors(module: nn.Module, tensors: dict[str, Tensor], where: Path, *, allow_partial: bool = False) -> None:
-    """Load tensors into a module, refusing what doesn't fit.
-
-    Raises:
-        UsageError: listing missing, unexpected and misshapen tensors; with `allow_partial` they are a warning.
-    """
-    own = module.state_dict()
-    misshapen = [
-        f"{k} {tuple(tensors[k].shape)} for {tuple(own[k].shape)}"
-        for k in own.keys() & tensors.keys()
-        if own[k].shape != tensors[k].shape
-    ]
-    problems = {
-        "missing": sorted(own.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - own.keys()),
-        "misshapen": sorted(misshapen),
-    }
-    listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-    if listed and not allow_partial:
-        raise UsageError(
-            f"the tensors don't fit this architecture ({listed})", where, "use the backbone that config.json describes"
-        )
-    if listed:
-        warnings.warn(f"loaded only in part: {listed}", stacklevel=2)
-    fitting = {k: t for k, t in tensors.items() if k in own and own[k].shape == t.shape}
-    module.load_state_dict(own | fitting)

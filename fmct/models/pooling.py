@@ -1,34 +1,45 @@
-"""From a scan's tokens to one vector. B scans, N tokens, D width."""
+"""What stands for a scan: its CLS token, or what its patches have in common.
+
+B scans, N tokens, D width.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Pooling = Literal["cls", "mean", "max", "mean+max"]
 
 
-def pooled(tokens_BND: Tensor, prefix_tokens: int, pooling: Pooling) -> Tensor:
-    """Pool tokens.
+def pooled(tokens_BND: Tensor, pooling: Pooling, prefix_tokens: int) -> Tensor:
+    """Pool a backbone's tokens; registers never count.
 
     Args:
-        tokens_BND: (B, N, D), the token for the scan first, then any registers, then those of places.
-        prefix_tokens: tokens that stand for no place: the scan's and the registers.
-        pooling: `cls` takes the scan's token; `mean` and `max` go over the places, without the prefix; `mean+max` is
-            both, one after the other.
+        tokens_BND: (B, N, D), the scan's token first, patches last.
+        pooling: the CLS token; mean or greatest value over patches, per channel; or both of these, one after the other.
+        prefix_tokens: tokens before the patches, see `prefix_tokens_of`.
 
     Returns:
         (B, D), or (B, 2 D) for `mean+max`.
     """
     if pooling == "cls":
         return tokens_BND[:, 0]
-    places = tokens_BND[:, prefix_tokens:]
-    parts = {"mean": lambda: places.mean(1), "max": lambda: places.amax(1)}
-    return torch.cat([parts[part]() for part in pooling.split("+")], dim=-1)
+    patches_BND = tokens_BND[:, prefix_tokens:]
+    if pooling == "mean":
+        return patches_BND.mean(1)
+    if pooling == "max":
+        return patches_BND.amax(1)
+    return torch.cat([patches_BND.mean(1), patches_BND.amax(1)], 1)
 
 
 def pooled_width(width: int, pooling: Pooling) -> int:
-    """Return how many values `pooled` makes of tokens of width D."""
-    return width * len(pooling.split("+"))
+    """Return the length of what `pooled` makes of tokens of a width."""
+    return 2 * width if pooling == "mean+max" else width
+
+
+def prefix_tokens_of(backbone: nn.Module) -> int:
+    """Return how many tokens a backbone puts before its patches: one for the scan, unless it says otherwise."""
+    count: int = getattr(backbone, "prefix_tokens", 1)
+    return count

@@ -1,11 +1,11 @@
 """The heads of probes that are fitted without steps: logistic regression, and nearest neighbors.
 
-B scans, D features of a scan (pooled tokens), L labels, S scans of the bank, K neighbors.
+B scans, N tokens, D width or features of a scan (pooled tokens), L labels, S scans of the bank, K neighbors.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fmct.evaluation.knn import unit_rows
 from fmct.experiment.config import Config
-from fmct.models.pooling import Pooling, pooled_width
+from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
+from fmct.models.pooling import Pooling, pooled, pooled_width
 
 Values = NDArray[np.floating]
 
@@ -28,9 +29,9 @@ class LogisticHeadConfig(Config):
     pooling: Pooling = Field("cls", description="how a scan's tokens become its features")
     c: float = Field(gt=0, description="inverse strength of the L2 penalty that it was fitted with")
 
-    def build(self, width: int, labels: int) -> LogisticHead:
-        """Make the head for tokens of the given width, to be loaded with what was fitted."""
-        return LogisticHead(self, pooled_width(width, self.pooling), labels)
+    def build(self, width: int, labels: int, prefix_tokens: int = 1) -> LogisticHead:
+        """Make the head for tokens of the given width, `prefix_tokens` of them before the patches."""
+        return LogisticHead(self, pooled_width(width, self.pooling), labels, prefix_tokens)
 
 
 class LogisticHead(nn.Module):
@@ -39,11 +40,15 @@ class LogisticHead(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, config: LogisticHeadConfig, features: int, labels: int) -> None:
+    def __init__(self, config: LogisticHeadConfig, features: int, labels: int, prefix_tokens: int) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("scale", torch.ones(features))
+        self.prefix_tokens = prefix_tokens
+        self.register_buffer(
+            "mean", torch.zeros(features, dtype=torch.float64)
+        )  # features may be far from 0, and close
+        self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(features, dtype=torch.float64))
         self.linear = nn.Linear(features, labels)
 
     def set(self, mean: Values, scale: Values, weight: Values, bias: Values) -> None:
@@ -53,9 +58,10 @@ class LogisticHead(nn.Module):
             for own, fitted in parts:
                 own.copy_(torch.from_numpy(fitted))
 
-    def forward(self, features_BD: Tensor) -> Tensor:
-        """Turn features (B, D) into logits (B, L)."""
-        logits_BL: Tensor = self.linear((features_BD - self.mean) / self.scale)
+    def forward(self, tokens_BND: Tensor) -> Tensor:
+        """Turn tokens (B, N, D) into logits (B, L)."""
+        features_BD = pooled(tokens_BND, self.config.pooling, self.prefix_tokens).double()
+        logits_BL: Tensor = self.linear(((features_BD - self.mean) / self.scale).to(self.linear.weight.dtype))
         return logits_BL
 
 
@@ -68,9 +74,9 @@ class KNNHeadConfig(Config):
     temperature: float = Field(gt=0, description="the smaller, the more the nearest ones count")
     scans: int = Field(gt=0, description="training scans in the bank")
 
-    def build(self, width: int, labels: int) -> KNNHead:
-        """Make the head for tokens of the given width, to be loaded with the bank."""
-        return KNNHead(self, pooled_width(width, self.pooling), labels)
+    def build(self, width: int, labels: int, prefix_tokens: int = 1) -> KNNHead:
+        """Make the head for tokens of the given width, `prefix_tokens` of them before the patches."""
+        return KNNHead(self, pooled_width(width, self.pooling), labels, prefix_tokens)
 
 
 class KNNHead(nn.Module):
@@ -84,9 +90,10 @@ class KNNHead(nn.Module):
     bank: Tensor
     targets: Tensor
 
-    def __init__(self, config: KNNHeadConfig, features: int, labels: int) -> None:
+    def __init__(self, config: KNNHeadConfig, features: int, labels: int, prefix_tokens: int) -> None:
         super().__init__()
         self.config = config
+        self.prefix_tokens = prefix_tokens
         self.register_buffer("bank", torch.zeros(config.scans, features))
         self.register_buffer("targets", torch.zeros(config.scans, labels))
 
@@ -95,8 +102,9 @@ class KNNHead(nn.Module):
         self.bank.copy_(torch.from_numpy(unit_rows(features)))
         self.targets.copy_(torch.from_numpy(targets))
 
-    def forward(self, features_BD: Tensor) -> Tensor:
-        """Turn features (B, D) into logits (B, L) float64, whose sigmoid is the weighted share of positives."""
+    def forward(self, tokens_BND: Tensor) -> Tensor:
+        """Turn tokens (B, N, D) into logits (B, L) float64, whose sigmoid is the weighted share of positives."""
+        features_BD = pooled(tokens_BND, self.config.pooling, self.prefix_tokens).float()
         similarity_BS = F.normalize(features_BD, dim=-1).double() @ self.bank.double().T
         shares = []
         for target_S in self.targets.double().unbind(1):
@@ -107,4 +115,5 @@ class KNNHead(nn.Module):
         return torch.logit(torch.stack(shares, 1))
 
 
-ProbeHead = LogisticHead | KNNHead
+ProbeHeadConfig = LogisticHeadConfig | KNNHeadConfig
+AnyHeadConfig = Annotated[LinearHeadConfig | AttentiveHeadConfig | ProbeHeadConfig, Field(discriminator="kind")]
