@@ -29,6 +29,7 @@ from fmct.evaluation.probes import (
     by_cross_validation,
     fit_logistic,
     on_validation,
+    scores,
     split_by_patient,
 )
 from fmct.experiment.loading import load_experiment
@@ -137,17 +138,30 @@ def test_the_best_mean_wins_and_of_equals_the_smoothest() -> None:
     assert winner is not None
     assert winner.candidate == {"c": 0.1}
     config = ProbeConfig(c=(1.0, 0.1), k=(5, 20), temperature=(0.1,))
-    assert [one["c"] for one in config.candidates("logreg")] == [0.1, 1.0]
-    assert [one["k"] for one in config.candidates("knn")] == [20, 5]
+    assert [one["c"] for one in config.candidates("logreg", 9)] == [0.1, 1.0]
+    assert [one["k"] for one in config.candidates("knn", 99)] == [20, 5]
+    assert [one["k"] for one in config.candidates("knn", 5)] == [5]  # there are no more neighbors
+
+
+def test_neighbors_found_once_serve_every_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, asked = synthetic(), synthetic(20, seed=1).features
+    candidates = ProbeConfig(k=(3, 9), temperature=(0.05, 0.5)).candidates("knn", 80)
+    expected = [
+        np.stack([knn_scores(train.features, t, asked, int(c["k"]), c["temperature"]) for t in train.targets.T], 1)
+        for c in candidates
+    ]
+    monkeypatch.setattr("fmct.evaluation.knn.SIMILARITIES_AT_ONCE", 200)  # two or three scans at a time
+    for said, theirs in zip(scores("knn", candidates, train, asked, balanced=False), expected, strict=True):
+        np.testing.assert_allclose(said, theirs, atol=1e-12)
 
 
 def test_validation_counts_scans_whose_label_is_known() -> None:
     train, val = synthetic(), synthetic(300, seed=2)
-    trial = on_validation("logreg", {"c": 1.0}, train, val, balanced=False)
+    (trial,) = on_validation("logreg", [{"c": 1.0}], train, val, balanced=False)
     assert trial.aurocs[0] > 0.7
     assert trial.aurocs[1] > 0.6
     lacking = Labeled(val.features, val.targets, np.stack([val.truth[:, 0], np.zeros(300)], 1), val.patients)
-    trial = on_validation("knn", {"k": 5, "temperature": 0.1}, train, lacking, balanced=False)
+    (trial,) = on_validation("knn", [{"k": 5, "temperature": 0.1}], train, lacking, balanced=False)
     assert np.isnan(trial.aurocs[1])
     assert trial.mean == trial.aurocs[0]
 
@@ -191,7 +205,7 @@ def test_a_probe_is_a_run_like_any_other(
     assert "validation scans of 3 patients" in capsys.readouterr().out
     environment = json.loads((run / "environment.json").read_text())
     metrics = pd.read_csv(run / "metrics.csv")
-    candidates = ProbeConfig().candidates("knn" if mode == "knn" else "logreg")
+    candidates = ProbeConfig().candidates("knn" if mode == "knn" else "logreg", 12)
     assert len(metrics) == len(candidates)
     chosen = metrics.loc[metrics["val/auroc"].idxmax()]
     key = "k" if mode == "knn" else "c"
@@ -306,7 +320,7 @@ def test_without_a_validation_split_patients_are_cross_validated(
     runs: Path, tiny: TinyCohort, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = probe(tiny, runs, "logreg", "cv", "--data.val_splits", "[]", "--task.probe.folds", "3")
-    assert "3-fold cross-validation by patient" in capsys.readouterr().out
+    assert "in cross-validation by patient over the training scans, of at most 3 folds" in capsys.readouterr().out
     assert pd.read_csv(run / "metrics.csv")["cv/auroc_ICH"].notna().all()
 
 

@@ -8,7 +8,7 @@ N training scans, D features, L labels, Q scans asked about.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from fmct.evaluation.knn import knn_scores
+from fmct.evaluation.knn import nearest, weighted_share
 from fmct.evaluation.metrics import auroc
 from fmct.experiment.config import Config
 from fmct.models.pooling import Pooling
@@ -49,11 +49,16 @@ class ProbeConfig(Config):
     )
     folds: int = Field(5, ge=2, description="of the cross-validation by patient, where there is no validation split")
 
-    def candidates(self, mode: Mode) -> list[Candidate]:
-        """List what is tried, the smoothest first: all values of C, or all pairs of k and temperature."""
+    def candidates(self, mode: Mode, scans: int) -> list[Candidate]:
+        """List what is tried, the smoothest first: all values of C, or all pairs of k and temperature.
+
+        Args:
+            mode: of the probe.
+            scans: training scans: there are no more neighbors than these.
+        """
         if mode == "logreg":
             return [{"c": c} for c in sorted(self.c)]
-        pairs = product(sorted(self.k, reverse=True), sorted(self.temperature, reverse=True))
+        pairs = product(sorted({min(k, scans) for k in self.k}, reverse=True), sorted(self.temperature, reverse=True))
         return [{"k": k, "temperature": temperature} for k, temperature in pairs]
 
 
@@ -137,13 +142,27 @@ def fit_logistic(features_ND: Floats, targets_NL: Floats, c: float, balanced: bo
     return Logistic(scaler.mean_, scaler.scale_, np.stack(weights), np.array(biases), tuple(unconverged))
 
 
-def scores(mode: Mode, candidate: Candidate, train: Labeled, features_QD: Floats, balanced: bool) -> Floats:
-    """Return what a probe fitted on some scans says of others: (Q, L) in [0, 1]."""
+def scores(
+    mode: Mode, candidates: Sequence[Candidate], train: Labeled, features_QD: Floats, balanced: bool
+) -> Iterator[Floats]:
+    """Yield for each candidate what a probe fitted on some scans says of others: (Q, L) in [0, 1]."""
     if mode == "logreg":
-        return fit_logistic(train.features, train.targets, candidate["c"], balanced).probabilities(features_QD)
-    k, temperature = int(candidate["k"]), candidate["temperature"]
-    columns = [knn_scores(train.features, target, features_QD, k, temperature) for target in train.targets.T]
-    return np.stack(columns, 1)
+        for candidate in candidates:
+            yield fit_logistic(train.features, train.targets, candidate["c"], balanced).probabilities(features_QD)
+        return
+    furthest = int(max(candidate["k"] for candidate in candidates))
+    neighbors: dict[bytes, tuple[Floats, NDArray[np.int64]]] = {}  # labels that are known of the same scans share them
+    for target in train.targets.T:
+        known = ~np.isnan(target)
+        if known.tobytes() not in neighbors:
+            neighbors[known.tobytes()] = nearest(train.features[known], features_QD, furthest)
+    for candidate in candidates:
+        k, columns = int(candidate["k"]), []
+        for target in train.targets.T:
+            known = ~np.isnan(target)
+            closeness, rows = neighbors[known.tobytes()]
+            columns.append(weighted_share(closeness[:, :k], rows[:, :k], target[known], candidate["temperature"]))
+        yield np.stack(columns, 1)
 
 
 @dataclass(frozen=True)
@@ -165,12 +184,13 @@ class Trial:
         return float(np.mean(defined)) if defined else float("nan")
 
 
-def on_validation(mode: Mode, candidate: Candidate, train: Labeled, val: Labeled, balanced: bool) -> Trial:
-    """Fit a candidate on the training scans and score it on the validation scans."""
-    said = scores(mode, candidate, train, val.features, balanced)
-    return Trial(
-        candidate, tuple(known_auroc(truth, column) for truth, column in zip(val.truth.T, said.T, strict=True))
-    )
+def on_validation(
+    mode: Mode, candidates: Sequence[Candidate], train: Labeled, val: Labeled, balanced: bool
+) -> Iterator[Trial]:
+    """Fit each candidate on the training scans and score it on the validation scans."""
+    for candidate, said in zip(candidates, scores(mode, candidates, train, val.features, balanced), strict=True):
+        columns = zip(val.truth.T, said.T, strict=True)
+        yield Trial(candidate, tuple(known_auroc(truth, column) for truth, column in columns))
 
 
 def by_cross_validation(
@@ -182,7 +202,7 @@ def by_cross_validation(
         one = Labeled(train.features, train.targets[:, [label]], train.truth[:, [label]], train.patients)
         values = []
         for learn, ask in split_by_patient(one, folds, seed):
-            said = scores(mode, candidate, one.take(learn), one.features[ask], balanced)
+            (said,) = scores(mode, [candidate], one.take(learn), one.features[ask], balanced)
             values.append(known_auroc(one.truth[ask, 0], said[:, 0]))
         defined = [value for value in values if not np.isnan(value)]
         aurocs.append(float(np.mean(defined)) if defined else float("nan"))

@@ -44,27 +44,32 @@ def choose(experiment: Experiment, train: Labeled, val: Labeled | None, folder: 
     task = experiment.task
     assert isinstance(task, ClassifierConfig)
     mode, balanced = mode_of(task), task.balance == "pos_weight"
-    candidates = task.probe.candidates(mode)
+    candidates = task.probe.candidates(mode, len(train.patients))
     if val is None and len(candidates) == 1:
         return Chosen(candidates[0], "the only candidate")
     prefix = "cv" if val is None else "val"
     table = MetricsTable(folder / "metrics.csv")
     trials: list[Trial] = []
-    for number, candidate in enumerate(track(candidates, f"fit {mode}, candidates")):
-        if val is None:
-            trial = by_cross_validation(mode, candidate, train, task.probe.folds, experiment.seed, balanced)
-        else:
-            trial = on_validation(mode, candidate, train, val, balanced)
+    found = (
+        on_validation(mode, candidates, train, val, balanced)
+        if val
+        else (by_cross_validation(mode, one, train, task.probe.folds, experiment.seed, balanced) for one in candidates)
+    )
+    for number, trial in enumerate(track(found, f"fit {mode}, candidates", len(candidates))):
         trials.append(trial)
         named = {f"{prefix}/auroc_{label}": value for label, value in zip(task.labels, trial.aurocs, strict=True)}
-        scalars = {f"probe/{key}": value for key, value in candidate.items()} | {f"{prefix}/auroc": trial.mean} | named
+        scalars = (
+            {f"probe/{key}": value for key, value in trial.candidate.items()} | {f"{prefix}/auroc": trial.mean} | named
+        )
         table.log_metrics({key: value for key, value in scalars.items() if not np.isnan(value)}, number)
-        print(f"  {written(candidate)}: AUROC {'n/a' if np.isnan(trial.mean) else f'{trial.mean:.3f}'}", flush=True)
+        print(
+            f"  {written(trial.candidate)}: AUROC {'n/a' if np.isnan(trial.mean) else f'{trial.mean:.3f}'}", flush=True
+        )
     table.write()
-    found = best(trials)
+    winner = best(trials)
     if len(candidates) == 1:
         return Chosen(candidates[0], "the only candidate")
-    if found is None:
+    if winner is None:
         scored = "in cross-validation by patient" if val is None else "among the validation scans"
         raise UsageError(
             f"{len(candidates)} candidates, and no label has enough patients of both classes {scored} to choose by",
@@ -73,13 +78,13 @@ def choose(experiment: Experiment, train: Labeled, val: Labeled | None, folder: 
             + "give one candidate: "
             + ("--task.probe.c 0.1" if mode == "logreg" else "--task.probe.k 10 --task.probe.temperature 0.07"),
         )
-    counted = [label for label, value in zip(task.labels, found.aurocs, strict=True) if not np.isnan(value)]
+    counted = [label for label, value in zip(task.labels, winner.aurocs, strict=True) if not np.isnan(value)]
     scored = (
-        f"in {task.probe.folds}-fold cross-validation by patient over the training scans"
+        f"in cross-validation by patient over the training scans, of at most {task.probe.folds} folds"
         if val is None
         else f"on {count(len(val.patients), 'validation scan')} of {count(len(set(val.patients)), 'patient')}"
     )
-    return Chosen(found.candidate, f"the best mean AUROC ({found.mean:.3f}) over {', '.join(counted)} {scored}")
+    return Chosen(winner.candidate, f"the best mean AUROC ({winner.mean:.3f}) over {', '.join(counted)} {scored}")
 
 
 def mode_of(task: ClassifierConfig) -> Mode:

@@ -61,6 +61,11 @@ class Experiment(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _probe_does_what_it_says(self) -> Experiment:
+        refuse_what_does_nothing(self.task, self.backbone, self.input, self.data, self.trainer)
+        return self
+
+    @model_validator(mode="after")
     def _what_trains_says_how_long(self) -> Experiment:
         if isinstance(self.task, ClassifierConfig) and self.task.is_probe:
             return self
@@ -68,11 +73,6 @@ class Experiment(BaseSettings):
             raise ValueError("optimizer is missing: add it; experiments/ has complete files to start from")
         if self.trainer.max_epochs is None and self.trainer.max_steps is None:
             raise ValueError("a run must end: give trainer.max_epochs, trainer.max_steps or both")
-        return self
-
-    @model_validator(mode="after")
-    def _probe_does_what_it_says(self) -> Experiment:
-        refuse_what_does_nothing(self.task, self.backbone, self.input, self.data, self.trainer)
         return self
 
     @model_validator(mode="after")
