@@ -37,6 +37,10 @@ class Evaluate(Command):
     run_folder: CliPositionalArg[Path] = Field(description="folder of a finished classifier run")
     data: Path = Field(description="manifest with labels")
     cache: Path | None = Field(None, description="cache of its scans (default: the run's)")
+    features: list[Path] = Field(
+        [], description="for a run on features: tables of these scans' features (default: the run's data.features)"
+    )
+    only_with_features: bool = Field(False, description="leave out scans that --features lacks, and say how many")
     split: str = Field("test", description="split to evaluate; `all` takes every row")
     sites: str = Field("", description="only these sites, separated by commas")
     name: str | None = Field(None, description="names the evaluation (default: from manifest, split and site)")
@@ -48,6 +52,7 @@ class Evaluate(Command):
 
     def run(self) -> ExitCode:
         """Predict, write both files and print the table."""
+        from fmct.data.feature_data import FeatureDataset
         from fmct.evaluation.predictions import write_predictions
         from fmct.evaluation.summary import summarize
         from fmct.models.packaged import load_package
@@ -60,6 +65,7 @@ class Evaluate(Command):
         write_predictions(frame, folder / "predictions.parquet")
         metrics = summarize(frame, bootstrap=self.bootstrap, seed=self.seed)
         metrics |= {"data": {"manifest": str(self.data), "split": self.split, "sites": self._sites}}
+        metrics["data"] |= {"scans_without_features": dataset.left_out} if isinstance(dataset, FeatureDataset) else {}
         write_text_atomically(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         if self.json_output:
             print(json.dumps(metrics, indent=2))
@@ -75,10 +81,12 @@ class Evaluate(Command):
     def _dataset(self, model: PackagedModel) -> ScanDataset:
         from fmct.data.datamodule import cached_rows
         from fmct.data.dataset import ScanDataset
+        from fmct.data.feature_data import feature_dataset
         from fmct.data.manifest import label_names, read_manifest
         from fmct.data.presets import check_same_settings
         from fmct.data.volumes import VolumeCache
         from fmct.experiment.run_record import read_experiment
+        from fmct.models.features import FeaturesConfig
 
         if not model.config.labels:
             raise UsageError(
@@ -86,9 +94,6 @@ class Evaluate(Command):
                 self.run_folder,
                 "adapt it first: a classifier experiment with task.weights naming this run",
             )
-        cache = VolumeCache.open(self.cache or Path(read_experiment(self.run_folder)["data"]["cache"]))
-        fix = "preprocess the scans with the settings in the package's config.json"
-        check_same_settings(model.preprocessing, cache.settings, cache.folder, fix)
         frame = read_manifest(self.data)
         chosen = frame if self.split == "all" else frame[frame["split"] == self.split]
         chosen = chosen[chosen["site"].isin(self._sites)] if self._sites else chosen
@@ -103,6 +108,17 @@ class Evaluate(Command):
                 self.data,
                 "add them with `fmct label`",
             )
+        config, trained_on = model.config.backbone, read_experiment(self.run_folder)["data"]
+        if isinstance(config, FeaturesConfig):
+            if self.cache:
+                raise UsageError("the run takes features, not scans", "--cache", "give --features TABLE instead")
+            tables = self.features or [Path(path) for path in trained_on["features"]]
+            return feature_dataset(chosen, tables, config, shared, self.only_with_features)
+        if self.features or self.only_with_features:
+            raise UsageError("the run takes scans, not features", "--features", "give --cache DIR, or leave it out")
+        cache = VolumeCache.open(self.cache or Path(trained_on["cache"]))
+        fix = "preprocess the scans with the settings in the package's config.json"
+        check_same_settings(model.preprocessing, cache.settings, cache.folder, fix)
         return ScanDataset(cached_rows(chosen, cache, self.data), cache, shared)
 
 

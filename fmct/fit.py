@@ -22,6 +22,7 @@ from fmct.console.command import exit_code
 from fmct.console.errors import ExitCode, UsageError
 from fmct.data.quarantine import QUARANTINE
 from fmct.experiment.loading import as_record, load_experiment
+from fmct.experiment.probing import fit_probe
 from fmct.experiment.run_record import read_environment
 from fmct.experiment.runs import begin, run_folder, write_environment
 from fmct.experiment.schema import Experiment
@@ -73,11 +74,14 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     Raises:
         UsageError: when manifest, cache, weights or an existing run don't fit the experiment.
     """
+    if isinstance(experiment.task, ClassifierConfig) and experiment.task.is_probe:
+        return fit_probe(experiment, fresh=fresh)
     record = as_record(experiment)
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     data = experiment.data.build(experiment.labels, experiment.seed)
     task = experiment.task.build(initial_backbone(experiment, data), setting_of(experiment, record, data))
     quiet_lightning()
+    assert experiment.optimizer is not None  # what is trained in steps has one
     watching = experiment.callbacks.build(data, experiment.optimizer.warmup_fraction)
     if isinstance(experiment.task, ClassifierConfig) and experiment.task.ema_decay:
         watching.append(Averaging(experiment.task.ema_decay))

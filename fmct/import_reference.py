@@ -1,35 +1,91 @@
-"""`fmct import-reference`: turn a published FM-HCT checkpoint into a weight package."""
+"""`fmct import-reference`: turn a published checkpoint – of FM-HCT, CT-FM or Merlin – into a weight package."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from fmct import __version__
-from fmct.console.command import Command, main
+from fmct.console.command import Command, check_flags, main
 from fmct.console.errors import ExitCode, UsageError, require_empty_folder
+
+if TYPE_CHECKING:
+    from fmct.models.foreign import ForeignKind
 
 
 class ImportReference(Command):
     """Read a checkpoint as the published code writes it and write a weight package.
 
     Every tensor that is loaded, dropped (heads, decoder), missing or unexpected is listed; missing or unexpected ones
-    are an error.
+    are an error. Of CT-FM and Merlin, which have many, what is dropped is counted by its reason.
 
     Example: fmct import-reference dino_checkpoint.pt --out weights/fmhct_dino
     """
 
-    checkpoint: CliPositionalArg[Path] = Field(description="published checkpoint (.pt)")
+    checkpoint: CliPositionalArg[Path] = Field(description="published checkpoint (.pt, of CT-FM .safetensors)")
     out: Path = Field(description="folder to write; must not hold files yet")
+    kind: Literal["fmhct", "ctfm", "merlin"] = Field(
+        "fmhct", description="whose it is: fmhct (DINO or MAE), ctfm (project-lighter), merlin (stanfordmimi)"
+    )
     which: Literal["teacher", "student"] = Field("teacher", description="which network of a DINO checkpoint")
     heads: int = Field(12, gt=0, description="attention heads: the checkpoint doesn't say")
+    spacing_mm: float | None = Field(
+        None, gt=0, description="voxels to show ctfm or merlin (default: those that it was trained on, 1.0 and 1.5)"
+    )
+    shape_voxels: int | None = Field(
+        None, gt=0, description="side of the cube that ctfm or merlin is shown (default: 224 and 144)"
+    )
 
     def run(self) -> ExitCode:
         """Read, report and write."""
+        foreign = ("spacing_mm", "shape_voxels")
+        check_flags(self, f"--kind {self.kind}", flags_of_kinds(("which", "heads"), foreign))
+        return self._fmhct() if self.kind == "fmhct" else self._foreign(self.kind)
+
+    def _foreign(self, kind: ForeignKind) -> ExitCode:
+        from fmct.data.presets import parse_settings
+        from fmct.models.foreign import SHAPE_VOXELS, SPACING_MM, WINDOWS, load_foreign
+        from fmct.models.packaged import PackageConfig, PackagedModel, load_package, save_package
+        from fmct.views.network_input import InputConfig
+
+        require_empty_folder(self.out)
+        side = self.shape_voxels or SHAPE_VOXELS[kind]
+        wanted = {"preset": "isotropic", "spacing_mm": self.spacing_mm or SPACING_MM[kind], "shape_voxels": side}
+        settings = parse_settings(wanted, "the command line of `fmct import-reference`")
+        imported = load_foreign(self.checkpoint, kind)
+        dropped = "".join(f", {count} dropped ({reason})" for reason, count in imported.dropped.items())
+        print(f"{self.checkpoint}: {kind}, {imported.loaded} tensors loaded{dropped}, 0 missing, 0 unexpected")
+        window = WINDOWS[kind]
+        config = PackageConfig(
+            name=kind,
+            task=kind,
+            fmct_version=__version__,
+            steps=0,
+            backbone=imported.model.config,
+            input=InputConfig(voxels=side, windows=(window,)),
+            preprocessing=settings,
+        )
+        model = PackagedModel(config)
+        model.backbone.load_state_dict(imported.model.state_dict())
+        card = (
+            f"# {kind}\n\nWeights of a published checkpoint, converted by fmct {__version__}. Their terms of use are "
+            f"those of their authors. For research only; no diagnosis.\n\n"
+            f"Input: one window of {window.level_hu:g} HU, width {window.width_hu:g} HU; {side}³ voxels of "
+            f"{wanted['spacing_mm']:g} mm with the head alone, all else air, as the preset isotropic makes them: "
+            "the authors' own preprocessing keeps the table and what is below the head. That features equal the "
+            "authors' own wasn't tested.\n"
+        )
+        save_package(self.out, model, card)
+        load_package(self.out)
+        print(f"wrote {self.out}: {model.backbone.width} features, preprocessing {settings.folder_name()}")
+        return ExitCode.DONE
+
+    def _fmhct(self) -> ExitCode:
         from fmct.data.presets import FmhctSettings
         from fmct.models.packaged import PackageConfig, PackagedModel, load_package, save_package
         from fmct.models.reference import load_reference
@@ -87,6 +143,11 @@ class ImportReference(Command):
         load_package(self.out)
         print(f"wrote {self.out}")
         return ExitCode.DONE
+
+
+def flags_of_kinds(fmhct: Sequence[str], foreign: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Say which flags go with which kind, for `check_flags`."""
+    return {"--kind fmhct": fmhct, "--kind ctfm": foreign, "--kind merlin": foreign}
 
 
 COMMAND = ImportReference

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fmct.console.errors import UsageError
 from fmct.data.cache_folders import SETTINGS_FILE
@@ -35,7 +35,15 @@ class DataConfig(Config):
     """Which scans, from where, and how they are fed."""
 
     manifest: Path = Field(description="manifest (.csv or .parquet) of the scans")
-    cache: Path = Field(description="cache folder that `fmct preprocess` wrote")
+    cache: Path | None = Field(None, description="cache folder that `fmct preprocess` wrote")
+    features: tuple[Path, ...] | None = Field(
+        None,
+        min_length=1,
+        description="instead of a cache: tables of features (scan_id, then numbers), for task.mode logreg and knn",
+    )
+    only_with_features: bool = Field(
+        False, description="leave out scans that data.features lacks, and say how many; otherwise they are an error"
+    )
     batch_size: int = Field(gt=0, description="scans per device and batch")
     workers: int = Field(0, ge=0, description="loader processes per device; 0 loads in the training process")
     prefetch_batches: int = Field(2, gt=0, description="batches that each loader process reads ahead")
@@ -60,7 +68,19 @@ class DataConfig(Config):
 
     def build(self, labels: Sequence[str], seed: int) -> ScanDataModule:
         """Build the DataModule for some labels."""
+        if self.features:
+            from fmct.data.feature_data import FeatureDataModule
+
+            return FeatureDataModule(self, labels, seed)
         return ScanDataModule(self, labels, seed)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if (self.cache is None) == (self.features is None):
+            raise ValueError("cache is missing" if self.cache is None else "give cache or features, not both")
+        if self.only_with_features and not self.features:
+            raise ValueError("only_with_features goes with features")
+        return self
 
 
 class ScanDataModule(L.LightningDataModule):
@@ -79,7 +99,7 @@ class ScanDataModule(L.LightningDataModule):
         self.labels = tuple(labels)
         self.seed = seed
         self.least = 2 if labels else 1
-        self.cache = VolumeCache.open(config.cache)
+        self._open()
         frame = read_manifest(config.manifest)
         if config.sites is not None:
             frame = self._of_sites(frame, config.sites)
@@ -88,6 +108,10 @@ class ScanDataModule(L.LightningDataModule):
         has_val = bool(frame["split"].isin(config.val_splits).any()) if config.val_splits else False
         self.val = self._dataset(frame, config.val_splits) if has_val else None
         self._check_shapes()
+
+    def _open(self) -> None:
+        assert self.config.cache is not None
+        self.cache = VolumeCache.open(self.config.cache)
 
     def _of_sites(self, frame: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
         missing = sorted(set(sites) - set(frame["site"]))
@@ -111,8 +135,14 @@ class ScanDataModule(L.LightningDataModule):
                 self.config.manifest,
                 "assign splits with `fmct split`, or change data.train_splits / data.val_splits",
             )
-        rows = cached_rows(chosen, self.cache, self.config.manifest)
+        rows = self._available(chosen)
         rows = shots.choose(rows, self.config.manifest) if shots else rows
+        return self._make(rows, soft)
+
+    def _available(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return cached_rows(frame, self.cache, self.config.manifest)
+
+    def _make(self, rows: pd.DataFrame, soft: bool) -> ScanDataset:
         return ScanDataset(rows, self.cache, self.labels, soft)
 
     def _check_shapes(self) -> None:

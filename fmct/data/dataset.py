@@ -49,8 +49,11 @@ class ScanDataset(Dataset[Batch]):
     """
 
     def __init__(self, frame: pd.DataFrame, cache: VolumeCache, labels: Sequence[str] = (), soft: bool = False) -> None:
-        self.frame = frame.reset_index(drop=True)
         self.cache = cache
+        self._know(frame, labels, soft)
+
+    def _know(self, frame: pd.DataFrame, labels: Sequence[str], soft: bool) -> None:
+        self.frame = frame.reset_index(drop=True)
         self.labels = tuple(labels)
         self.names = pa.array(self.frame["scan_id"], pa.large_string())
         known = label_names(frame)
@@ -97,7 +100,7 @@ class ScanDataset(Dataset[Batch]):
         draw = draw if isinstance(draw, Draw) else Draw(int(draw))
         scan_id = self._name(draw)
         return {
-            "hu": torch.from_numpy(self._voxels(scan_id)),
+            "hu": torch.from_numpy(self._read(scan_id)),
             "draw": draw,
             "index": draw.row,
             "scan_id": scan_id,
@@ -120,10 +123,10 @@ class ScanDataset(Dataset[Batch]):
         for draw in draws:
             draw = draw if isinstance(draw, Draw) else Draw(int(draw))
             try:
-                voxels = torch.from_numpy(self._voxels(self._name(draw)))
+                voxels = torch.from_numpy(self._read(self._name(draw)))
                 if not read:
                     hu = empty_batch(len(draws), voxels)
-                check_shape(voxels, hu[0], self.cache.volume_path(self._name(draw)))
+                check_shape(voxels, hu[0], self._where(self._name(draw)))
             except FmctError as error:
                 unread.append(Unread(self._name(draw), error.where, error.what, error.fix))
                 continue
@@ -143,8 +146,11 @@ class ScanDataset(Dataset[Batch]):
         name: str = self.names[draw.row].as_py()
         return name
 
-    def _voxels(self, scan_id: str) -> Voxels:
-        path = self.cache.volume_path(scan_id)
+    def _where(self, scan_id: str) -> Path:
+        return self.cache.volume_path(scan_id)
+
+    def _read(self, scan_id: str) -> Voxels | NDArray[np.float32]:
+        path = self._where(scan_id)
         try:
             voxels = read_volume(path)
         except FmctError:  # a network file system may have been slow to answer

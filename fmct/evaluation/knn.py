@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fmct.evaluation.metrics import auroc
 
 TEMPERATURE = 0.07
+SIMILARITIES_AT_ONCE = 2**24
 
 Floats = NDArray[np.floating]
 
@@ -31,13 +32,37 @@ def knn_scores(bank_BD: Floats, labels_B: Floats, query_QD: Floats, k: int, temp
         (Q,) float64 in [0, 1].
     """
     known = ~np.isnan(labels_B)
-    bank, labels = unit_rows(bank_BD[known]), labels_B[known].astype(np.float64)
-    similarity_QB = unit_rows(query_QD) @ bank.T
-    k = min(k, len(bank))
-    nearest_QK = np.argpartition(-similarity_QB, k - 1, axis=1)[:, :k]
-    closeness_QK = np.take_along_axis(similarity_QB, nearest_QK, 1)
-    weights_QK = np.exp((closeness_QK - closeness_QK.max(1, keepdims=True)) / temperature)
-    scores: Floats = (weights_QK * labels[nearest_QK]).sum(1) / weights_QK.sum(1)
+    return weighted_share(*nearest(bank_BD[known], query_QD, k), labels_B[known], temperature)
+
+
+def nearest(bank_BD: Floats, query_QD: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Find the nearest scans of the bank, the nearest first; memory stays small however many are asked about.
+
+    Args:
+        bank_BD: (B, D) features.
+        query_QD: (Q, D) features.
+        k: neighbors; all scans of the bank where it has fewer.
+
+    Returns:
+        Cosine similarities (Q, K) float64, and rows of the bank (Q, K).
+    """
+    bank, k = unit_rows(bank_BD), min(k, len(bank_BD))
+    at_once = max(1, SIMILARITIES_AT_ONCE // len(bank))
+    closeness, rows = np.empty((len(query_QD), k)), np.empty((len(query_QD), k), np.int64)
+    for start in range(0, len(query_QD), at_once):
+        part = slice(start, start + at_once)
+        similarity_QB = unit_rows(query_QD[part]) @ bank.T
+        found = np.argpartition(-similarity_QB, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(similarity_QB, found, 1), axis=1, kind="stable")
+        rows[part] = np.take_along_axis(found, order, 1)
+        closeness[part] = np.take_along_axis(similarity_QB, rows[part], 1)
+    return closeness, rows
+
+
+def weighted_share(closeness_QK: Floats, nearest_QK: NDArray[np.int64], labels_B: Floats, temperature: float) -> Floats:
+    """Weigh the labels (B,) of the nearest scans, the nearest first, by exp(similarity / temperature): (Q,)."""
+    weights_QK = np.exp((closeness_QK - closeness_QK[:, :1]) / temperature)
+    scores: Floats = (weights_QK * labels_B.astype(np.float64)[nearest_QK]).sum(1) / weights_QK.sum(1)
     return scores
 
 

@@ -11,6 +11,7 @@ from fmct.callbacks.watching import CallbacksConfig
 from fmct.data.datamodule import DataConfig
 from fmct.data.sampling import BalancedSampling
 from fmct.experiment.optim import OptimizerConfig
+from fmct.experiment.probe_checks import refuse_what_does_nothing
 from fmct.experiment.trainer import TrainerConfig
 from fmct.models.backbones import BackboneConfig
 from fmct.tasks.classifier import ClassifierConfig
@@ -34,8 +35,8 @@ class Experiment(BaseSettings):
     backbone: BackboneConfig
     input: InputConfig = InputConfig()
     data: DataConfig
-    optimizer: OptimizerConfig
-    trainer: TrainerConfig
+    optimizer: OptimizerConfig | None = Field(None, description="only task.mode logreg and knn go without")
+    trainer: TrainerConfig = TrainerConfig()
     callbacks: CallbacksConfig = CallbacksConfig()
 
     @model_validator(mode="after")
@@ -55,7 +56,7 @@ class Experiment(BaseSettings):
 
     @model_validator(mode="after")
     def _batch_norm_needs_two(self) -> Experiment:
-        if isinstance(self.task, ClassifierConfig) and self.data.batch_size < 2:
+        if isinstance(self.task, ClassifierConfig) and not self.task.is_probe and self.data.batch_size < 2:
             raise ValueError("the classifier's batch norm needs data.batch_size of at least 2")
         return self
 
@@ -65,6 +66,21 @@ class Experiment(BaseSettings):
             raise ValueError(
                 f"task.ema_decay averages whole weights: with trainer.strategy {self.trainer.strategy} set it to null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _probe_does_what_it_says(self) -> Experiment:
+        refuse_what_does_nothing(self.task, self.backbone, self.input, self.data, self.trainer)
+        return self
+
+    @model_validator(mode="after")
+    def _what_trains_says_how_long(self) -> Experiment:
+        if isinstance(self.task, ClassifierConfig) and self.task.is_probe:
+            return self
+        if self.optimizer is None:
+            raise ValueError("optimizer is missing: add it; experiments/ has complete files to start from")
+        if self.trainer.max_epochs is None and self.trainer.max_steps is None:
+            raise ValueError("a run must end: give trainer.max_epochs, trainer.max_steps or both")
         return self
 
     @model_validator(mode="after")

@@ -61,9 +61,7 @@ class TrainerConfig(Config):
     runs: Path = Field(Path("runs"), description="folder that holds the run's folder")
 
     @model_validator(mode="after")
-    def _ends(self) -> TrainerConfig:
-        if self.max_epochs is None and self.max_steps is None:
-            raise ValueError("a run must end: give max_epochs, max_steps or both")
+    def _keeps_what_is_validated(self) -> TrainerConfig:
         if self.keep == "best" and self.max_epochs is not None and self.max_epochs < self.validate_every_epochs:
             raise ValueError(
                 f"keep best needs a validation: max_epochs {self.max_epochs} is less than validate_every_epochs "

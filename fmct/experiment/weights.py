@@ -27,6 +27,7 @@ from fmct.models.packaged import (
     package_folder,
     save_package,
 )
+from fmct.models.probe_heads import KNNHeadConfig, LogisticHeadConfig
 from fmct.models.strict_loading import load_tensors
 from fmct.tasks.base import Setting, Task
 from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
@@ -35,6 +36,7 @@ from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
 def setting_of(experiment: Experiment, record: dict[str, Any], data: ScanDataModule) -> Setting:
     """Return what a task needs of its experiment, given as plain values too, and of the volumes that it learns from."""
     spacing_mm = getattr(data.cache.settings, "spacing_mm", None)
+    assert experiment.optimizer is not None  # of what is trained in steps
     return Setting(experiment.input, experiment.optimizer, experiment.seed, record, spacing_mm)
 
 
@@ -55,7 +57,10 @@ def initial_backbone(experiment: Experiment, data: ScanDataModule) -> Backbone:
     config = package.config
     comparisons = {
         "backbone": (config.backbone.model_dump(), experiment.backbone.model_dump()),
-        "input": (config.input.model_dump(mode="json"), experiment.input.model_dump(mode="json")),
+        "input": (
+            config.input.model_dump(mode="json") if config.input else {},
+            experiment.input.model_dump(mode="json"),
+        ),
     }
     if config.preprocessing is not None:
         comparisons["preprocessing"] = (config.preprocessing.model_dump(), data.cache.settings.model_dump())
@@ -155,8 +160,7 @@ def model_card(config: PackageConfig, scans: pd.DataFrame) -> str:
     """Write MODEL_CARD.md: what the weights are, what they saw, what they are not for. Nothing about any patient."""
     by_site = scans["site"].replace("", "unnamed").value_counts().sort_index()
     sites = "\n".join(f"| {site} | {count} |" for site, count in by_site.items())
-    windows = ", ".join(f"{w.level_hu:g}/{w.width_hu:g}" for w in config.input.windows)
-    backbone = ", ".join(f"{key} {value}" for key, value in config.backbone.model_dump().items())
+    backbone = ", ".join(f"{key} {value}" for key, value in config.backbone.model_dump(exclude={"columns"}).items())
     preprocessing = config.preprocessing.model_dump() if config.preprocessing else {}
     settings = "\n".join(f"| {key} | {value} |" for key, value in preprocessing.items())
     task = f"{config.task}, labels {', '.join(config.labels)}" if config.labels else config.task
@@ -164,9 +168,9 @@ def model_card(config: PackageConfig, scans: pd.DataFrame) -> str:
 
 Head-CT weights made by fmct {config.fmct_version}: {task}; {config.steps} optimizer steps.
 For research only. Not a medical device; no diagnosis may rest on it.
-
+{described_head(config)}
 * Backbone: {backbone}.
-* Input: {config.input.voxels}³ voxels; windows (level/width, HU): {windows}.
+* Input: {described_input(config)}.
 * Trained on {len(scans)} scans of {scans["patient_id"].nunique()} patients:
 
 | site | scans |
@@ -181,3 +185,25 @@ Preprocessing:
 
 Scans from other scanners, countries or age groups than these may be read differently. Scans weren't defaced.
 """
+
+
+def described_input(config: PackageConfig) -> str:
+    """Say what the weights are shown."""
+    if config.input is None:
+        return "features that another model made of the scans; config.json names their columns"
+    windows = ", ".join(f"{w.level_hu:g}/{w.width_hu:g}" for w in config.input.windows)
+    return f"{config.input.voxels}³ voxels; windows (level/width, HU): {windows}"
+
+
+def described_head(config: PackageConfig) -> str:
+    """Say what a head that was fitted without steps is, and what it gives away; empty for others."""
+    head = config.head
+    if isinstance(head, LogisticHeadConfig):
+        return f"\nThe head is a logistic regression (C {head.c:g}) on frozen features (pooling {head.pooling}).\n"
+    if isinstance(head, KNNHeadConfig):
+        return (
+            f"\nThe head compares frozen features (pooling {head.pooling}) with those of the {head.scans} training "
+            f"scans, which model.safetensors holds together with their labels, without names: {head.k} neighbors, "
+            f"temperature {head.temperature:g}. Hand it on only to whom these may be shown.\n"
+        )
+    return ""

@@ -75,7 +75,7 @@ def spread(values_BNP: Tensor, patch_zyx: tuple[int, int, int], pool_voxels: int
     if pool_voxels == 1:
         return values_BNP
     batch, patches, _ = values_BNP.shape
-    cubes = values_BNP.unflatten(2, (*(side // pool_voxels for side in patch_zyx), -1))
+    cubes = values_BNP.reshape(batch, patches, *(side // pool_voxels for side in patch_zyx), -1)
     for axis in (2, 3, 4):
         cubes = cubes.repeat_interleave(pool_voxels, axis)
     return cubes.reshape(batch, patches, -1)

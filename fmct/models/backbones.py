@@ -18,10 +18,15 @@ from pydantic import Field
 from torch import nn
 
 from fmct.models.cnn import ResNet, ResNetConfig
+from fmct.models.ctfm import CTFM, CTFMConfig
+from fmct.models.features import Features, FeaturesConfig
+from fmct.models.merlin import Merlin, MerlinConfig
 from fmct.models.vit3d import ViT3D, ViT3DConfig
 
-BackboneConfig = Annotated[ViT3DConfig | ResNetConfig, Field(discriminator="kind")]
-Backbone = ViT3D | ResNet
+ForeignConfig = CTFMConfig | MerlinConfig | FeaturesConfig
+Foreign = CTFM | Merlin | Features
+BackboneConfig = Annotated[ViT3DConfig | ResNetConfig | ForeignConfig, Field(discriminator="kind")]
+Backbone = ViT3D | ResNet | Foreign
 
 
 def repeated_blocks(module: nn.Module) -> list[nn.Module]:

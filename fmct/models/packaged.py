@@ -28,8 +28,9 @@ from fmct.data.volume_file import Volume, Voxels
 from fmct.data.volume_making import make_volume
 from fmct.experiment.config import Config
 from fmct.models.backbones import BackboneConfig
-from fmct.models.heads import HeadConfig
+from fmct.models.features import Features
 from fmct.models.pooling import Pooling, pooled, prefix_tokens_of
+from fmct.models.probe_heads import AnyHeadConfig
 from fmct.models.strict_loading import load_tensors
 from fmct.views.network_input import InputConfig
 
@@ -45,11 +46,11 @@ class PackageConfig(Config):
     fmct_version: str
     steps: int = Field(description="optimizer steps that made the weights")
     backbone: BackboneConfig
-    input: InputConfig
+    input: InputConfig | None = Field(description="null: the weights take features, not scans")
     preprocessing: Annotated[AnySettings, Field(discriminator="preset")] | None = Field(
         description="null: the weights' own preprocessing isn't known here"
     )
-    head: HeadConfig | None = None
+    head: AnyHeadConfig | None = None
     labels: tuple[str, ...] = ()
 
 
@@ -59,7 +60,8 @@ class PackagedModel(nn.Module):
     def __init__(self, config: PackageConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = config.backbone.build(config.input.channels, config.input.voxels)
+        seen = config.input or InputConfig()  # of no account where there is none: the backbone takes features
+        self.backbone = config.backbone.build(seen.channels, seen.voxels)
         self.head: nn.Module | None = None
         if config.head:
             self.head = config.head.build(self.backbone.width, len(config.labels), prefix_tokens_of(self.backbone))
@@ -81,7 +83,7 @@ class PackagedModel(nn.Module):
         """Embed preprocessed volumes, each by itself: a scan's bits don't depend on its batch.
 
         Args:
-            volumes: (B, ...) as `InputConfig.view` takes them.
+            volumes: (B, ...) as `InputConfig.view` takes them, or (B, D) features where these are the input.
             pooling: what stands for a scan, see `fmct.models.pooling`.
 
         Returns:
@@ -90,8 +92,32 @@ class PackagedModel(nn.Module):
         prefix = prefix_tokens_of(self.backbone)
         return torch.cat([pooled(tokens, pooling, prefix).float() for tokens in self._one_by_one(volumes)])
 
+    @property
+    def input(self) -> InputConfig:
+        """How volumes become the network's input.
+
+        Raises:
+            UsageError: when the weights take features.
+        """
+        if self.config.input is None:
+            raise self._takes_features()
+        return self.config.input
+
+    def _takes_features(self) -> UsageError:
+        return UsageError(
+            "these weights read no scans: they were fitted on features that another model made",
+            f"the package {self.config.name}",
+            "make features of the scans with that model, and give them to `fmct evaluate RUN --features TABLE`",
+        )
+
     def probabilities(self, volumes: Tensor) -> Tensor:
-        """Classify preprocessed volumes, as `InputConfig.view` takes them: (B, ...) -> (B, L) in [0, 1].
+        """Classify preprocessed volumes, as `InputConfig.view` takes them, or features where these are the input.
+
+        Args:
+            volumes: (B, ...).
+
+        Returns:
+            (B, L) in [0, 1].
 
         Each by itself: a scan's bits don't depend on its batch.
 
@@ -108,8 +134,9 @@ class PackagedModel(nn.Module):
 
     def _one_by_one(self, volumes: Tensor) -> Iterator[Tensor]:
         """Encode volumes: (1, N, D) for each. Matrix products of another size sum in another order, in the last bit."""
+        takes_features = isinstance(self.backbone, Features)
         for volume in torch.split(volumes, 1):
-            yield self.tokens(self.config.input.whole(volume))
+            yield self.tokens(volume if takes_features else self.input.whole(volume))
 
     def read(self, path: str | Path) -> Volume:
         """Read the one scan at a path and preprocess it as the weights expect.
@@ -132,8 +159,10 @@ class PackagedModel(nn.Module):
         """The preprocessing that the weights expect.
 
         Raises:
-            UsageError: when the package doesn't know it.
+            UsageError: when the package doesn't know it, or takes features.
         """
+        if self.config.input is None:
+            raise self._takes_features()
         if self.config.preprocessing is None:
             raise UsageError(
                 "the package doesn't say how scans are to be preprocessed",

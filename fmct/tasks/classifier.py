@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fmct.console.errors import UsageError
 from fmct.evaluation.metrics import auroc
+from fmct.evaluation.probes import ProbeConfig
 from fmct.experiment.config import Config
 from fmct.losses.multilabel import BCEConfig, FocalConfig, LossConfig, multilabel_loss
 from fmct.models.backbones import Backbone
@@ -60,6 +61,7 @@ class ClassifierConfig(Config):
     )
     crops: CropConfig = CropConfig(share=(0.9, 1.0), place="volume", rotation_deg=5.0, flip_probability=0.0)
     intensity: IntensityConfig = IntensityConfig()
+    probe: ProbeConfig = Field(ProbeConfig(), description="of the modes logreg and knn")
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +90,11 @@ class ClassifierConfig(Config):
         if isinstance(self.loss, FocalConfig) and self.loss.alpha is not None and self.balance != "none":
             raise ValueError("task.loss.alpha and task.balance would both weigh positives: set one to null or none")
         return self
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the mode is fitted on frozen features at once, rather than trained in steps."""
+        return self.mode in {"logreg", "knn"}
 
     def build(self, backbone: Backbone, setting: Setting) -> ClassifierTask:
         """Build the task around a backbone that already has its starting weights."""
