@@ -114,7 +114,7 @@ class Evaluate(Command):
 
             def predict_them() -> pd.DataFrame:
                 dataset = self.model_copy(update=own)._dataset(model)
-                return predict(model, dataset, self.batch_size, self.workers)
+                return predict(model, dataset, self.batch_size, self.workers, called="validation scans")
 
             validation = validation_predictions(self.run_folder, scans, key, predict_them)
         except UsageError as error:
@@ -166,6 +166,7 @@ def predict(
     batch_size: int,
     workers: int,
     columns: Sequence[str] = SCAN_COLUMNS,
+    called: str = "scans",
 ) -> pd.DataFrame:
     """Predict every scan of a data set.
 
@@ -175,6 +176,7 @@ def predict(
         batch_size: scans at a time.
         workers: loader processes.
         columns: of the manifest, to go along where it has them.
+        called: what the scans are, for the progress line.
 
     Returns:
         One row per scan and label: scan_id, patient_id, label, target (NaN: unknown), probability, then what is known
@@ -191,7 +193,7 @@ def predict(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device)
-    batches = track(scan_loader(dataset, batch_size, workers), f"evaluate {len(dataset)} scans, batches")
+    batches = track(scan_loader(dataset, batch_size, workers), f"evaluate {len(dataset)} {called}, batches")
     with torch.inference_mode():
         parts = [model.probabilities(batch["hu"].to(device)).cpu() for batch in batches]
     probabilities = torch.cat(parts).double().numpy()

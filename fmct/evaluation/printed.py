@@ -100,12 +100,13 @@ def subgroup_lines(metrics: Metrics) -> list[str]:
     judged = [one for one in metrics.subgroups.rows if one.difference is not None and one.difference_ci]
     apart = [one for one in judged if one.difference_ci and not one.difference_ci[0] <= 0 <= one.difference_ci[1]]
     chance = (1 - metrics.settings.confidence) * len(judged)
+    said = f"{len(metrics.subgroups.rows)} subgroups by {', '.join(metrics.subgroups.by)} (in metrics.json), "
+    if not judged:
+        return wrapped(f"{said}none with enough patients to be compared with the rest")
     lines = wrapped(
-        f"{len(metrics.subgroups.rows)} subgroups by {', '.join(metrics.subgroups.by)} (in metrics.json); "
-        f"{len(judged)} can be compared with the rest, {len(apart)} differ from it "
-        f"(about {chance:.0f} would by chance alone):"
+        f"{said}{len(judged)} with enough patients to be compared with the rest; {len(apart) or 'none'} "
+        f"differ{'' if len(apart) > 1 else 's'} from it, where about {chance:.1f} would by chance{':' if apart else ''}"
     )
-    lines[-1] = lines[-1] if apart else lines[-1].removesuffix(":")
     for one in apart:
         value, bounds = one.difference, one.difference_ci
         if value is not None and bounds is not None:
