@@ -94,7 +94,7 @@ def table(found: Shortcuts, scans: int) -> str:
             cells += [(number(one.balanced_accuracy_chance), -6), ("", 2), (cell(one.auroc, one.auroc_ci), 23)]
         else:
             cells += [(f"n/a: {one.reason}", 55)]
-        lines.append(row(cells)[:100])
+        lines.append(row(cells))
     told = [f"{one.factor} by {one.method}" for one in found.results if one.verdict == "told apart"]
     small = sorted({f"{name} ({size})" for one in found.results for name, size in one.left_out.items()})
     lines += wrapped(f"above chance: {', '.join(told)}" if told else "nothing is shown to be above chance")

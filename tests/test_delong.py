@@ -42,7 +42,7 @@ def order(positive: float, negative: float) -> float:
 
 
 def plain_covariance(target: np.ndarray, scores: list[np.ndarray]) -> np.ndarray:
-    """DeLong et al. 1988, equations 4 to 6, pair by pair."""
+    """DeLong et al. 1988, pair by pair."""
     of_positives, of_negatives = [], []
     for score in scores:
         positives, negatives = score[target == 1], score[target == 0]
@@ -53,7 +53,7 @@ def plain_covariance(target: np.ndarray, scores: list[np.ndarray]) -> np.ndarray
 
 
 def clustered_variance(target: np.ndarray, a: np.ndarray, b: np.ndarray, patient: np.ndarray) -> float:
-    """Obuchowski 1997, equations 3 and 4, for the difference of two AUROCs, cluster by cluster."""
+    """Obuchowski 1997, for the difference of two AUROCs, cluster by cluster."""
     m, n = int(target.sum()), int((1 - target).sum())
     parts = {}
     for score in (a, b):

@@ -14,6 +14,7 @@ from conftest import TinyCohort, make_cohort
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fmct.cli import main
+from fmct.evaluate import SCAN_COLUMNS
 from fmct.evaluation.operating_points import find_thresholds
 from fmct.evaluation.predictions import read_predictions
 from fmct.evaluation.summary import summarize
@@ -45,9 +46,7 @@ def test_metrics_follow_from_the_predictions(run: Path, tiny: TinyCohort, capsys
     metrics = json.loads((folder / "metrics.json").read_text())
     manifest = pd.read_csv(tiny.manifest, dtype=str, keep_default_na=False)
     assert len(predictions) == 2 * len(manifest)
-    assert {"scan_id", "patient_id", "label", "target", "probability", "split", "site", "manufacturer"} <= set(
-        predictions
-    )
+    assert {"scan_id", "patient_id", "label", "target", "probability", *SCAN_COLUMNS} <= set(predictions)
     for label, rows in predictions.groupby("label"):
         known = rows[rows["target"].notna()]
         expected = manifest.set_index("scan_id").loc[rows["scan_id"], f"label:{label}"]

@@ -3,7 +3,7 @@
 N scans, B bins, R replicates. The expected calibration error (ECE) is the mean over scans of |share of positives - mean
 probability| of their bins. Noise makes it positive even where calibration is perfect; the debiased ECE lacks what noise
 of the size seen in the bootstrap adds on average. Absolute values have no interval that holds at 0, squares do: the
-root-mean-square calibration error takes the noise's own square off (Kumar et al. 2019, arXiv 1909.10155, section 4),
+root-mean-square calibration error takes the noise's own square off (Kumar et al. 2019, arXiv 1909.10155),
 and twice from replicates, which carry it twice. Simulated with a true error of 0, on 200 / 600 / 2,000 scans: ECE
 0.080 / 0.046 / 0.025, debiased 0.025 / 0.014 / 0.007.
 """

@@ -96,7 +96,7 @@ class Influence:
 
     @property
     def variance(self) -> float:
-        """Variance of the AUROC or difference (Obuchowski 1997, equation 4); NaN with one patient of a class."""
+        """Variance of the AUROC or difference (Obuchowski 1997); NaN with one patient of a class."""
         either = self.has_positive | self.has_negative
         both_ways = float(self.through_positives @ self.through_negatives)
         return (

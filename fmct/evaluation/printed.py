@@ -22,7 +22,8 @@ def printed(metrics: Metrics) -> str:
 
 def row(cells: Sequence[tuple[str, int]]) -> str:
     """Put cells side by side: a positive width aligns to the left, a negative one to the right."""
-    return "".join(f"{text:<{width}}" if width > 0 else f"{text:>{-width}}" for text, width in cells).rstrip()
+    line = "".join(f"{text:<{width}}" if width > 0 else f"{text:>{-width}}" for text, width in cells)
+    return line[:WIDTH].rstrip()
 
 
 def ranking_table(metrics: Metrics) -> list[str]:
@@ -34,7 +35,7 @@ def ranking_table(metrics: Metrics) -> list[str]:
         counts = [(short(name), NAME), (str(label.n_scans), -6), (str(label.n_positive), -6)]
         counts += [(str(label.n_patients), -10), ("", 2)]
         if label.status != "ok":
-            lines.append(row([*counts, (f"n/a: {label.reason}", WIDTH)])[:WIDTH])
+            lines.append(row([*counts, (f"n/a: {label.reason}", WIDTH)]))
             continue
         lines.append(row([*counts, (cell(label.auroc, label.auroc_ci), 25), (cell(label.ap, label.ap_ci), 25)]))
     return lines
@@ -50,12 +51,12 @@ def calibration_table(metrics: Metrics) -> list[str]:
     found = [(name, label.calibration) for name, label in defined(metrics) if label.calibration]
     if not found:
         return []
-    head = [("calibration", NAME), ("Brier (CI)", 22), ("skill", -6), ("ECE", -7), ("", 2), ("intercept (CI)", 22)]
+    head = [("calibration", NAME), ("Brier (CI)", 20), ("skill", -6), ("ECE", -7), ("", 2), ("intercept (CI)", 24)]
     lines = [row([*head, ("slope (CI)", 21)])]
     for name, one in found:
-        cells = [(short(name), NAME), (cell(one.brier, one.brier_ci, "-"), 22), (f"{one.brier_skill:.2f}", -6)]
+        cells = [(short(name), NAME), (cell(one.brier, one.brier_ci, "-"), 20), (f"{one.brier_skill:.2f}", -6)]
         cells += [(number(one.ece if one.ece_debiased is None else one.ece_debiased), -7), ("", 2)]
-        cells += [(cell(one.intercept, one.intercept_ci, "-", 2), 22), (cell(one.slope, one.slope_ci, "-", 2), 21)]
+        cells += [(cell(one.intercept, one.intercept_ci, " to ", 2), 24), (cell(one.slope, one.slope_ci, "-", 2), 21)]
         lines.append(row(cells))
     return lines
 
@@ -85,7 +86,7 @@ def threshold_table(metrics: Metrics) -> list[str]:
 def point_line(name: str, point: OperatingPoint) -> str:
     """Return one label's line at a threshold."""
     if point.threshold is None:
-        return row([(short(name), NAME), (f"n/a: {point.reason}", WIDTH)])[:WIDTH]
+        return row([(short(name), NAME), (f"n/a: {point.reason}", WIDTH)])
     rates = [
         (cell(point.sensitivity, point.sensitivity_ci), 25),
         (cell(point.specificity, point.specificity_ci), 25),
