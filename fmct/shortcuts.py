@@ -55,7 +55,7 @@ class FindShortcuts(Command):
         check_columns(by, [str(name) for name in scans.columns], str(self.data))
         if self.split != "all":
             scans = scans[scans["split"].isin(names_in(self.split))]
-        scans = scans[scans["scan_id"].isin(features.index)]
+        wanted, scans = len(scans), scans[scans["scan_id"].isin(features.index)]
         if scans.empty:
             raise UsageError(
                 "no scan of the manifest is in the table of embeddings",
@@ -67,24 +67,24 @@ class FindShortcuts(Command):
         found = find_shortcuts(scans, matrix, by, settings, self.folds)
         outcome = found.model_dump(mode="json")
         outcome |= {"embeddings": str(self.embeddings), "manifest": str(self.data), "split": self.split}
-        outcome |= {"n_scans": len(scans), "n_scans_not_in_manifest": len(features) - len(scans)}
+        outcome |= {"n_scans": len(scans), "n_scans_not_embedded": wanted - len(scans)}
         text = json.dumps(outcome, indent=2) + "\n"
         if self.out is not None:
             write_text_atomically(self.out, text)
-        print(text if self.json_output else table(found, len(scans)), end="" if self.json_output else "\n")
+        print(text if self.json_output else table(found, len(scans), wanted), end="" if self.json_output else "\n")
         if self.out is not None and not self.json_output:
             print(f"wrote {self.out}")
         return ExitCode.DONE
 
 
-def table(found: Shortcuts, scans: int) -> str:
+def table(found: Shortcuts, scans: int, wanted: int) -> str:
     """Lay the outcome out as text, at most 100 columns wide."""
     from fmct.evaluation.confidence import FEW_PATIENTS
     from fmct.evaluation.printed import cell, number, row, wrapped
 
     head = [("factor", 14), ("by", 21), ("classes", -8), ("", 2), ("balanced accuracy (CI)", 24), ("chance", -6)]
     lines = [
-        f"from {found.n_features} features of {scans} scans, fitted without the patient in question",
+        f"from {found.n_features} features of {scans} of {wanted} scans, fitted without the patient in question",
         row([*head, ("", 2), ("AUROC (CI)", 23)]),
     ]
     for one in found.results:

@@ -115,7 +115,8 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     table.insert(0, "scan_id", scans["scan_id"])
     extra = table.tail(1).assign(scan_id="elsewhere")
     pd.concat([table.sample(frac=1, random_state=0), extra]).to_parquet(tmp_path / "E.parquet", index=False)
-    scans.to_csv(tmp_path / "M.csv", index=False)
+    more = scans.tail(1).assign(scan_id="not_embedded")
+    pd.concat([scans, more]).to_csv(tmp_path / "M.csv", index=False)
     return tmp_path / "E.parquet", tmp_path / "M.csv"
 
 
@@ -126,13 +127,13 @@ def test_command_prints_a_table_and_writes_json(
     assert main([*arguments, "--out", str(tmp_path / "out.json")]) == 0
     printed = capsys.readouterr().out
     assert max(len(line) for line in printed.splitlines() if "wrote" not in line) <= 100
-    assert "from 8 features of 120 scans" in printed
+    assert "from 8 features of 120 of 121 scans" in printed
     assert "above chance: site by logistic regression, site by nearest neighbors" in " ".join(printed.split())
     assert "n/a: no value with 10 patients" in printed
     assert main([*arguments, "--json"]) == 0
     outcome = json.loads(capsys.readouterr().out)
     assert outcome == json.loads((tmp_path / "out.json").read_text())
-    assert (outcome["n_scans"], outcome["n_scans_not_in_manifest"], outcome["n_features"]) == (120, 1, 8)
+    assert (outcome["n_scans"], outcome["n_scans_not_embedded"], outcome["n_features"]) == (120, 1, 8)
     scans, features = cohort(tell=2.5)
     expected = of(scans, features)["logistic regression"]
     assert outcome["results"][0]["balanced_accuracy"] == expected.balanced_accuracy

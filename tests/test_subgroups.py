@@ -10,8 +10,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fmct.console.errors import UsageError
+from fmct.evaluate import Evaluate
 from fmct.evaluation.facts import Facts, with_facts
-from fmct.evaluation.grouping import check_columns, groups_by
+from fmct.evaluation.grouping import SUBGROUPS, check_columns, groups_by
 from fmct.evaluation.subgroups import subgroups
 from fmct.evaluation.summary import summarize
 
@@ -122,6 +123,10 @@ def test_metrics_hold_the_subgroups_that_were_asked_for() -> None:
     by_ward = with_facts(frame.assign(ward=np.arange(480) % 2), Facts(subgroups=("ward",)))
     assert {row["group"] for row in summarize(by_ward, bootstrap=100)["subgroups"]["rows"]} == {"0", "1"}
     assert summarize(with_facts(frame, Facts(subgroups=())), bootstrap=100)["subgroups"] is None
+
+
+def test_the_command_divides_as_the_library_does() -> None:
+    assert tuple(Evaluate.model_fields["subgroups_by"].default.split(",")) == SUBGROUPS == Facts().subgroups
 
 
 def test_a_subgroup_that_no_column_stands_for_is_refused() -> None:

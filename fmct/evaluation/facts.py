@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fmct.console.errors import UsageError
 from fmct.evaluation.grouping import SUBGROUPS
@@ -13,12 +13,14 @@ from fmct.experiment.config import Config
 KEY = "fmct.evaluation"
 
 
-class EvaluatedData(Config):
-    """Which scans were evaluated."""
+class EvaluatedData(BaseModel):
+    """Which scans were evaluated; keys of one's own may be added."""
 
-    manifest: str
-    split: str
-    sites: tuple[str, ...]
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    manifest: str = ""
+    split: str = ""
+    sites: tuple[str, ...] = ()
 
 
 class Facts(Config):
