@@ -106,7 +106,7 @@ def test_thresholds_come_from_the_validation_scans_of_the_run(
     called = rows["probability"] >= points["specificity", 0.9]["threshold"]
     assert points["specificity", 0.9]["sensitivity"] == called[rows["target"] == 1].mean()
     assert points["specificity", 0.95]["reason"] == (
-        "only 10 patients with negative validation scans, 20 needed to fix specificity 0.95"
+        "only 10 validation patients with negative scans; specificity 0.95 needs 20"
     )
     assert summarize(predictions, bootstrap=200) == metrics
 

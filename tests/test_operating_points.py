@@ -96,12 +96,14 @@ def test_too_few_validation_scans_give_no_threshold() -> None:
     assert found["sensitivity", 0.8].note == "rests on 8 patients with positive validation scans only"
     assert found["sensitivity", 0.9].threshold is None
     assert found["sensitivity", 0.9].reason == (
-        "only 8 patients with positive validation scans, 10 needed to fix sensitivity 0.90"
+        "only 8 validation patients with positive scans; sensitivity 0.90 needs 10"
     )
     assert found["specificity", 0.9].threshold is not None
     assert found["specificity", 0.95].threshold is None
     series = {(one.fixed, one.target): one for one in find_thresholds(predictions(12, 0, series=9)).found}
-    assert series["sensitivity", 0.8].reason.startswith("only 4 patients")  # scans of one patient don't count anew
+    assert series["sensitivity", 0.8].reason.startswith(
+        "only 4 validation patients"
+    )  # scans of one patient don't count anew
     one_class = find_thresholds(predictions(300, 0).assign(target=0.0))
     assert {one.threshold for one in one_class.found} == {None}
     assert one_class.found[-1].reason == "no validation scan is positive"
@@ -109,7 +111,7 @@ def test_too_few_validation_scans_give_no_threshold() -> None:
     label = summarize(with_thresholds(predictions(90, 1), predictions(24, 0)), bootstrap=100)["labels"]["ICH"]
     point = label["operating_points"][1]
     assert (point["status"], point["sensitivity"], point["sensitivity_ci"]) == ("n/a", None, None)
-    assert "10 needed" in point["reason"]
+    assert "needs 10" in point["reason"]
     assert label["operating_points"][0]["note"].startswith("threshold rests on 8 patients")
 
 

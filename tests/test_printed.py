@@ -73,6 +73,7 @@ def test_reasons_take_the_place_of_numbers() -> None:
         (None, None, "n/a"),
         (0.5, None, "0.500 (no interval)"),
         (-0.25, (-0.5, 0.1), "-0.250 (-0.500 to 0.100)"),
+        (168.19, (-171.5, 9.5), "168 (-172 to 9.500)"),
     ],
 )
 def test_cells(value: float | None, bounds: tuple[float, float] | None, expected: str) -> None:

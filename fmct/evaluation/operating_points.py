@@ -94,7 +94,7 @@ def find_threshold(target: Floats, score: Floats, patients: PatientCounts, rate:
     needed = max(FEWEST_PATIENTS, int(np.ceil(1 / (1 - aim) - 1e-9)))
     nothing = {"threshold": None, "sensitivity": None, "specificity": None, "note": ""}
     if min(patients.with_positive, patients.with_negative) == 0 or number < needed:
-        few = f"only {number} patients with {kind} validation scans, {needed} needed to fix {rate} {aim:.2f}"
+        few = f"only {number} validation patients with {kind} scans; {rate} {aim:.2f} needs {needed}"
         other = "negative" if kind == "positive" else "positive"
         reason = few if number < needed else f"no validation scan is {other}"
         return Threshold(fixed=rate, target=aim, reason=reason, **nothing)

@@ -127,8 +127,10 @@ def cell(value: float | None, bounds: tuple[float, float] | None, between: str =
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Write a number, n/a where there is none."""
-    return "n/a" if value is None else f"{value:.{digits}f}"
+    """Write a number with as many digits, fewer from 10 on; n/a where there is none."""
+    if value is None:
+        return "n/a"
+    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.0f}"
 
 
 def short(name: str) -> str:
