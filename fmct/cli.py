@@ -21,6 +21,7 @@ COMMANDS = {
     "qc": "quality control of a cache in one HTML page",
     "fit": "pretrain or adapt a model as an experiment file says",
     "evaluate": "predictions.parquet and metrics.json of a run on a manifest",
+    "shortcuts": "how well embeddings tell site and scanner, which a model could lean on",
     "embed": "features of scans: a manifest, or plain DICOM and NIfTI paths",
     "report": "compare runs in one HTML file",
     "export": "write a run's weights as a portable package",

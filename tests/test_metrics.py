@@ -12,9 +12,11 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fmct.console.errors import UsageError
+from fmct.evaluation.facts import EvaluatedData, Facts, facts_of, with_facts
 from fmct.evaluation.metrics import Ranking, auroc, average_precision
 from fmct.evaluation.predictions import check_predictions, read_predictions, write_predictions
 from fmct.evaluation.summary import Metrics, read_metrics, summarize
+from fmct.evaluation.validation import without_thresholds
 
 
 def cohort(n_scans: int, ties: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,3 +182,32 @@ def test_metrics_file_keeps_what_an_evaluation_adds(tmp_path: Path) -> None:
     metrics = read_metrics(tmp_path / "metrics.json")
     assert isinstance(metrics, Metrics)
     assert metrics.model_dump(mode="json") == {**summary, "manifest": "site_b.csv"}
+
+
+def test_metrics_of_earlier_versions_are_still_read(tmp_path: Path) -> None:
+    target, score = cohort(60, None, seed=1)
+    summary = summarize(rows("ICH", list(target), list(score)), bootstrap=100)
+    for key in ("data", "thresholds", "subgroups"):
+        del summary[key]
+    for key in ("calibration", "operating_points"):
+        del summary["labels"]["ICH"][key]
+    (tmp_path / "metrics.json").write_text(json.dumps(summary))
+    read = read_metrics(tmp_path / "metrics.json")
+    assert read.labels["ICH"].auroc == summary["labels"]["ICH"]["auroc"]
+    assert read.labels["ICH"].calibration is read.subgroups is read.thresholds is None
+
+
+def test_predictions_files_keep_what_an_evaluation_recorded(tmp_path: Path) -> None:
+    frame = rows("ICH", [1, 0, 1, 0], [0.9, 0.1, 0.5, 0.6])
+    data = EvaluatedData(manifest="m.csv", split="test", sites=("a",))
+    facts = Facts(data=data, thresholds=without_thresholds(None, "nobody looked"), subgroups=("site",))
+    write_predictions(with_facts(frame, facts), tmp_path / "p.parquet")
+    read = read_predictions(tmp_path / "p.parquet")
+    assert facts_of(read) == facts
+    summary = summarize(read, bootstrap=100)
+    assert summary["data"] == {"manifest": "m.csv", "split": "test", "sites": ["a"]}
+    assert summary["thresholds"]["reason"] == "nobody looked"
+    assert facts_of(frame) == Facts()
+    frame.attrs = {"fmct.evaluation": {"threshold": 0.5}}
+    with pytest.raises(UsageError, match="isn't laid out as this version does"):
+        summarize(frame)

@@ -1,18 +1,28 @@
-"""Differences between two runs on the same scans, with intervals from the same resampled patients.
+"""Differences between two runs on the same scans, with intervals from the same resampled patients, and tests.
 
 Two runs err on the same hard scans, so their difference varies less than either value. Resampling the patients once for
-both keeps that correlation; comparing two separate intervals by eye loses it.
+both keeps that correlation; comparing two separate intervals by eye loses it. For AUROC there is also the p value of
+DeLong's test, clustered by patient where patients have several scans, and the same corrected for the number of labels
+by Holm's method (1979), under which all labels called different are so with the stated confidence together.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from fmct.console.errors import UsageError
-from fmct.evaluation.confidence import Bootstrap, PatientCounts, patient_weights, percentile_interval
+from fmct.evaluation.confidence import (
+    FEWEST_PATIENTS,
+    Bootstrap,
+    PatientCounts,
+    patient_weights,
+    percentile_interval,
+)
+from fmct.evaluation.delong import paired_test
 from fmct.evaluation.metrics import Metric, Ranking
 from fmct.evaluation.predictions import check_predictions
 from fmct.evaluation.summary import why_undefined
@@ -22,7 +32,11 @@ SAME_SCANS = "evaluate both runs on the same manifest and split"
 
 
 class Difference(Config):
-    """A metric of run a minus that of run b, for one label."""
+    """A metric of run a minus that of run b, for one label.
+
+    `se`, `z` and `p` are of `test`, for AUROC only; `p_holm` is corrected for all labels that have a p. What is
+    undefined is None.
+    """
 
     metric: Metric
     a: float | None
@@ -35,6 +49,11 @@ class Difference(Config):
     status: Literal["ok", "n/a"]
     reason: str
     note: str
+    se: float | None = None
+    z: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    test: str = ""
 
     @property
     def verdict(self) -> Literal["higher", "lower", "undecided", "n/a"]:
@@ -65,7 +84,7 @@ def paired_difference(
         confidence: coverage that the intervals aim at.
 
     Returns:
-        For every label that both runs predict, the difference a - b with its interval.
+        For every label that both runs predict, the difference a - b with its interval, and for AUROC its test.
 
     Raises:
         UsageError: when no label is common, or the scans, their patients or their targets differ; says how many.
@@ -80,7 +99,19 @@ def paired_difference(
             differences[str(label)] = label_difference(rows, metric, settings)
     if not differences:
         raise UsageError("the two runs predict no label in common", "their predictions", SAME_SCANS)
-    return differences
+    tested = {label: one.p for label, one in differences.items() if one.p is not None}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return {label: one.model_copy(update={"p_holm": corrected.get(label)}) for label, one in differences.items()}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for their number (Holm 1979, Scandinavian Journal of Statistics 6:65), in their order."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1.0, steps)
+    return [float(one) for one in corrected]
 
 
 def join_scans(rows_a: pd.DataFrame, rows_b: pd.DataFrame, label: str) -> pd.DataFrame:
@@ -118,6 +149,7 @@ def label_difference(rows: pd.DataFrame, metric: Metric, settings: Bootstrap) ->
     reason = why_undefined(target)
     values: dict[str, float | None] = {"a": None, "b": None, "difference": None}
     bounds, note = None, ""
+    tested: dict[str, Any] = {}
     if not reason:
         a, b = (Ranking.of(target, known[run].to_numpy(np.float64)) for run in ("a", "b"))
         weights = patient_weights(patient, target, settings.replicates, settings.seed)
@@ -127,6 +159,9 @@ def label_difference(rows: pd.DataFrame, metric: Metric, settings: Bootstrap) ->
         once = np.ones((len(known), 1))
         value_a, value_b = float(a.value(metric, once)[0]), float(b.value(metric, once)[0])
         values = {"a": value_a, "b": value_b, "difference": value_a - value_b}
+        if metric == "auroc" and patients.fewest >= FEWEST_PATIENTS:
+            found = paired_test(target, known["a"], known["b"], patient, settings.confidence)
+            tested = {"se": found.se, "z": found.z, "p": found.p, "test": found.method}
     return Difference(
         metric=metric,
         **values,
@@ -137,4 +172,5 @@ def label_difference(rows: pd.DataFrame, metric: Metric, settings: Bootstrap) ->
         status="n/a" if reason else "ok",
         reason=reason,
         note=note,
+        **tested,
     )

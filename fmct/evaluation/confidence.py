@@ -5,7 +5,9 @@ square root of the number of series per patient where they are alike). Here the 
 patients with replacement and takes all scans of each (Efron and Tibshirani 1993, chapter 8; Field and Welsh 2007 on
 clusters). The draw is stratified by whether a patient has any positive scan of the label, so every replicate has both
 classes where there are patients of both kinds. The number of positive patients is thereby held at what was observed:
-intervals say nothing about another prevalence, on which average precision depends.
+intervals say nothing about another prevalence, on which average precision depends. Calibration depends on it too, and
+is to be judged with its uncertainty: held fixed, 95 % intervals of the intercept covered the truth in 72 to 85 % of
+simulated cohorts, those of the Brier score in 81 to 89 %. There the draw isn't stratified.
 
 Percentile intervals from few patients are too narrow. Simulated (normal scores, true AUROC 0.76, 60 patients without
 the finding, 400 cohorts each, 95 % asked for), they covered the truth in 63, 74 and 82 % of cohorts with 2, 3 and 4
@@ -16,7 +18,7 @@ below 10.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +43,8 @@ class Bootstrap(Config):
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage that the intervals aim at")
     unit: str = Field("patient", description="what is resampled")
     method: str = Field(
-        "percentile bootstrap, stratified by patients with and without a positive scan of the label",
+        "percentile bootstrap, stratified by patients with and without a positive scan of the label; not stratified "
+        "for calibration, of which prevalence is a part",
         description="how an interval comes from the replicates",
     )
 
@@ -148,3 +151,10 @@ def percentile_interval(replicates: Floats, patients: PatientCounts, confidence:
     if patients.fewest < FEW_PATIENTS:
         notes.append(f"only {patients.fewest} patients with {patients.scarce_class} scans: interval likely too narrow")
     return Interval((float(low), float(high)), "; ".join(notes))
+
+
+def joint_note(notes: Mapping[str, str]) -> str:
+    """Return what several figures' notes say together: once where all say the same, by name otherwise."""
+    if len(set(notes.values())) == 1:
+        return next(iter(notes.values()))
+    return "; ".join(f"{name}: {note}" for name, note in notes.items() if note)

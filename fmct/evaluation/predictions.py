@@ -21,7 +21,8 @@ def check_predictions(frame: pd.DataFrame, where: str | Path) -> pd.DataFrame:
 
     Args:
         frame: columns scan_id, patient_id, label, target (0, 1, or missing where unknown), probability in [0, 1], and
-            any others (split, site, manufacturer, model, kernel, ...), which are kept as they are.
+            any others (split, site, manufacturer, model, kernel, ...), which are kept as they are, as is what
+            `fmct.evaluation.facts` attached.
         where: the file that errors name.
 
     Raises:
@@ -35,7 +36,8 @@ def check_predictions(frame: pd.DataFrame, where: str | Path) -> pd.DataFrame:
             raise UsageError(f"predictions have no column {column}{hint}", where, AGAIN)
     if frame.empty:
         raise UsageError("predictions hold no row", where, "evaluate on a manifest with labeled scans")
-    frame = frame.reset_index(drop=True)
+    attached, frame = frame.attrs, frame.reset_index(drop=True)
+    frame.attrs = attached
     for column in IDENTIFIERS:
         texts = frame[column].astype("string")
         refuse_rows(frame, (texts.isna() | (texts == "")).to_numpy(bool), f"{column} is empty", where)

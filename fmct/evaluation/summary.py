@@ -11,9 +11,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fmct import __version__
 from fmct.console.errors import UsageError, require_file
-from fmct.evaluation.confidence import Bootstrap, PatientCounts, patient_weights, percentile_interval
+from fmct.evaluation.calibration import Calibration, CalibrationMetrics, calibration_metrics
+from fmct.evaluation.confidence import Bootstrap, PatientCounts, joint_note, patient_weights, percentile_interval
+from fmct.evaluation.facts import EvaluatedData, Facts, facts_of
 from fmct.evaluation.metrics import Metric, Ranking
+from fmct.evaluation.operating_points import OperatingPoint, Threshold, Thresholds, operating_points, point_terms
 from fmct.evaluation.predictions import AGAIN, check_predictions
+from fmct.evaluation.subgroups import Subgroups, subgroups
 from fmct.experiment.config import Config
 
 METRICS: tuple[Metric, ...] = ("auroc", "ap")
@@ -22,7 +26,7 @@ METRICS: tuple[Metric, ...] = ("auroc", "ap")
 class LabelMetrics(Config):
     """One label's result. What is undefined is None and `reason` says why; it never counts as 0.
 
-    `note` says what to beware of in the intervals, or why there is none.
+    `note` says what to beware of in the intervals of AUROC and average precision, or why there is none.
     """
 
     n_scans: int
@@ -38,6 +42,8 @@ class LabelMetrics(Config):
     status: Literal["ok", "n/a"]
     reason: str
     note: str
+    calibration: CalibrationMetrics | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
 
 
 class MeanMetrics(Config):
@@ -50,43 +56,70 @@ class MeanMetrics(Config):
 
 
 class Metrics(BaseModel):
-    """The contents of metrics.json; an evaluation may add keys of its own (data set, weights, ...)."""
+    """The contents of metrics.json; keys of one's own may be added.
+
+    Files that earlier versions wrote lack calibration, operating points, subgroups and thresholds.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     labels: dict[str, LabelMetrics]
     mean: MeanMetrics
     settings: Bootstrap
+    data: EvaluatedData | None = None
+    thresholds: Thresholds | None = None
+    subgroups: Subgroups | None = None
     fmct: str
 
 
 def summarize(
     predictions: pd.DataFrame, bootstrap: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> dict[str, Any]:
-    """Compute AUROC and average precision of every label, with intervals by a bootstrap of patients.
+    """Compute what predictions amount to: metrics.json is this and nothing else.
+
+    `summarize(read_predictions(path))` gives the metrics.json beside predictions.parquet again.
 
     Args:
         predictions: see `fmct.evaluation.predictions.check_predictions`; rows with unknown targets are counted and
-            otherwise ignored.
+            otherwise ignored. Thresholds and subgroups are as `fmct.evaluation.facts` finds them attached.
         bootstrap: number of replicates.
         seed: of the resampling; the result doesn't depend on the order of the rows.
         confidence: coverage that the intervals aim at.
 
     Returns:
-        A dictionary ready for JSON, laid out as `Metrics`: per label n_scans, n_patients, n_positive, prevalence,
-        auroc, auroc_ci, ap, ap_ci, status, reason, note; their mean; the settings; the version of fmct.
+        A dictionary ready for JSON, laid out as `Metrics`: per label counts, AUROC and average precision with
+        intervals, calibration, sensitivity and specificity at thresholds fixed before; their mean; subgroups; the
+        settings; the version of fmct.
 
     Raises:
         UsageError: when the predictions break their schema.
     """
     settings = Bootstrap.of(bootstrap, seed, confidence)
     predictions = check_predictions(predictions, "predictions")
-    labels = {str(label): label_metrics(rows, settings) for label, rows in predictions.groupby("label", sort=False)}
-    metrics = Metrics(labels=labels, mean=mean_metrics(labels), settings=settings, fmct=__version__)
+    facts = facts_of(predictions)
+    labels = {
+        str(label): label_metrics(rows, settings, thresholds_for(str(label), facts))
+        for label, rows in predictions.groupby("label", sort=False)
+    }
+    metrics = Metrics(
+        labels=labels,
+        mean=mean_metrics(labels),
+        settings=settings,
+        data=facts.data,
+        thresholds=facts.thresholds,
+        subgroups=subgroups(predictions, facts.subgroups, confidence) if facts.subgroups else None,
+        fmct=__version__,
+    )
     return metrics.model_dump(mode="json")
 
 
-def label_metrics(rows: pd.DataFrame, settings: Bootstrap) -> LabelMetrics:
+def thresholds_for(label: str, facts: Facts) -> tuple[Threshold, ...]:
+    """Return the thresholds of a label, none where nobody looked for any."""
+    of_label = facts.thresholds.labels.get(label) if facts.thresholds else None
+    return of_label.found if of_label else ()
+
+
+def label_metrics(rows: pd.DataFrame, settings: Bootstrap, thresholds: tuple[Threshold, ...] = ()) -> LabelMetrics:
     """Compute the result of one label's rows (one row per scan)."""
     known = rows[rows["target"].notna()].sort_values("scan_id")
     target, score = known["target"].to_numpy(np.float64), known["probability"].to_numpy(np.float64)
@@ -104,16 +137,19 @@ def label_metrics(rows: pd.DataFrame, settings: Bootstrap) -> LabelMetrics:
     if reason:
         nothing = dict.fromkeys(("auroc", "auroc_ci", "ap", "ap_ci"))
         return LabelMetrics(**counts, **nothing, status="n/a", reason=reason, note="")
-    ranking = Ranking.of(target, score)
-    blocks = [
-        [ranking.value(metric, weights) for metric in METRICS]
-        for weights in patient_weights(patient, target, settings.replicates, settings.seed)
-    ]
-    replicates = np.concatenate(blocks, axis=1)
+    ranking, calibration = Ranking.of(target, score), Calibration.of(target, score)
+    terms, draw = point_terms(thresholds, target, score), (settings.replicates, settings.seed)
+    ranked, called = [], []
+    for weights in patient_weights(patient, target, *draw):
+        ranked.append([ranking.value(metric, weights) for metric in METRICS])
+        called.append(terms @ weights)
+    replicates = np.concatenate(ranked, axis=1)
+    unstratified = patient_weights(
+        patient, np.zeros_like(target), *draw
+    )  # how common a finding is is part of calibration
+    summed = np.concatenate([calibration.terms @ weights for weights in unstratified], axis=1)
     intervals = [percentile_interval(values, patients, settings.confidence) for values in replicates]
     once = np.ones((len(known), 1))
-    notes = {f"{metric}: {interval.note}": interval.note for metric, interval in zip(METRICS, intervals, strict=True)}
-    shared = len(set(notes.values())) == 1
     return LabelMetrics(
         **counts,
         auroc=float(ranking.auroc(once)[0]),
@@ -122,7 +158,9 @@ def label_metrics(rows: pd.DataFrame, settings: Bootstrap) -> LabelMetrics:
         ap_ci=intervals[1].bounds,
         status="ok",
         reason="",
-        note=intervals[0].note if shared else "; ".join(text for text, note in notes.items() if note),
+        note=joint_note({metric: interval.note for metric, interval in zip(METRICS, intervals, strict=True)}),
+        calibration=calibration_metrics(calibration, summed, patients, settings),
+        operating_points=operating_points(thresholds, terms @ once, np.concatenate(called, axis=1), patients, settings),
     )
 
 
