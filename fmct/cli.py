@@ -22,6 +22,8 @@ COMMANDS = {
     "fit": "pretrain or adapt a model as an experiment file says",
     "evaluate": "predictions.parquet and metrics.json of a run on a manifest",
     "embed": "features of scans: a manifest, or plain DICOM and NIfTI paths",
+    "predict": "probabilities of new scans, and maps of what they rest on",
+    "similar": "the scans most like one, by their embeddings",
     "report": "compare runs in one HTML file",
     "export": "write a run's weights as a portable package",
     "bench": "measure this machine, as ratios to a stated baseline in one run",

@@ -13,13 +13,13 @@ from fmct.console.files import write_bytes_atomically
 from fmct.data.volume_file import Voxels
 
 
-def write_nifti(voxels: Voxels, affine: NDArray[np.float64], path: Path) -> None:
+def write_nifti(voxels: Voxels | NDArray[np.float32], affine: NDArray[np.float64], path: Path) -> None:
     """Write a volume with its true affine, whole or not at all.
 
     Args:
-        voxels: (Z, Y, X) int16 HU, written as (X, Y, Z) int16; or (C, Z, Y, X) float16 windows, written as
-            (X, Y, Z, C) float32, since NIfTI has no float16.
-        affine: (4, 4) from the indices (x, y, z) to RAS millimeters.
+        voxels: (Z, Y, X), written as (X, Y, Z) of the same type: int16 HU, a float32 map; or (C, Z, Y, X), such as
+            float16 windows, written as (X, Y, Z, C) float32, since NIfTI has no float16.
+        affine: (4, 4) from the indices (x, y, z) to RAS millimeters; of a sheared one the qform has the rotation.
         path: .nii or .nii.gz.
     """
     values = voxels.transpose(2, 1, 0) if voxels.ndim == 3 else voxels.transpose(3, 2, 1, 0).astype(np.float32)
