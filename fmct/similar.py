@@ -45,8 +45,9 @@ class Similar(Command):
     """Find the scans most like one: cosine similarity of embeddings, the scan itself left out.
 
     SCAN is a scan_id of the table, or a DICOM folder or NIfTI file, which --weights embed: those that made the table.
-    With --data the table shows what the manifest says of each scan, with its labels, and marks those of the same
-    patient; --other-patients leaves them out. With --cache and --out three planes of each are drawn, the query first.
+    With --data the table shows what the manifest says of each scan, with its labels, and, where it has the scan itself,
+    marks those of the same patient; --other-patients leaves them out. With --cache and --out three planes of each are
+    drawn, the query first.
 
     Example: fmct similar scans/head.nii.gz --in embeddings.parquet --weights runs/pretrain_mae_smoke --k 5
     Example: fmct similar 3f1c90ab --in embeddings.parquet --data scans/manifest.csv --cache cache/ --out similar.png
@@ -73,6 +74,10 @@ class Similar(Command):
         patients = self._patients(query, manifest)
         without = set(query.names)
         if manifest is not None and self.other_patients:
+            if not patients:
+                raise UsageError(
+                    "the manifest doesn't say whose scan this is", f"{self.data}, scan {self.scan}", "index it first"
+                )
             without |= set(manifest.index[manifest["patient_id"].isin(patients)])
         ranked = nearest_scans(query.features, scan_ids, bank, self.k, without)
         rows = [self._row(scan_id, similarity, manifest, patients) for scan_id, similarity in ranked]
@@ -152,7 +157,7 @@ class Similar(Command):
         known = manifest.loc[scan_id]
         columns = [name for name in (*SHOWN, *label_columns(manifest)) if name in manifest]
         row |= {name: plain(known[name]) for name in columns}
-        return row | {SAME_PATIENT: known["patient_id"] in patients}
+        return row | ({SAME_PATIENT: known["patient_id"] in patients} if patients else {})
 
     def _draw(self, out: Path, query: Query, rows: list[dict[str, Any]]) -> None:
         from fmct.data.presets import require_hu
@@ -167,7 +172,7 @@ class Similar(Command):
             positive = [
                 name.removeprefix("label:") for name, value in row.items() if name[:6] == "label:" and value == 1
             ]
-            title = ", ".join([f"{number}: {row['scan_id']}", f"{row['similarity']:.3f}", *positive])
+            title = ", ".join([f"{number}: {row['scan_id']}", f"{row['similarity']:.4f}", *positive])
             shown[title + (", same patient" if row.get(SAME_PATIENT) else "")] = cache.read(row["scan_id"])
         write_bytes_atomically(out, montage(shown))
 
@@ -182,13 +187,14 @@ def plain(value: Any) -> Any:
 
 
 def in_columns(rows: list[dict[str, Any]]) -> str:
-    """Lay rows out as a table; what isn't known is a dash."""
+    """Lay rows out as a table, without columns in which nothing is known; what else isn't known is a dash."""
     import pandas as pd
 
     frame = pd.DataFrame(rows).rename(columns=lambda name: str(name).removeprefix("label:"))
+    frame = frame.replace("", None).dropna(axis=1, how="all")
     if SAME_PATIENT in frame:
         frame[SAME_PATIENT] = frame[SAME_PATIENT].map({True: "yes", False: ""})
-    frame["similarity"] = frame["similarity"].map("{:.3f}".format)
+    frame["similarity"] = frame["similarity"].map("{:.4f}".format)
     return frame.astype(object).where(frame.notna(), "-").to_string(index=False)
 
 

@@ -56,11 +56,10 @@ def test_a_duplicate_comes_first_and_the_scan_itself_never(
 
 
 def test_a_scan_on_disk_is_embedded_and_not_its_own_neighbor(
-    embedded: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    embedded: tuple[Path, Path], tiny: TinyCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights, _ = embedded
-    one, other = head_nifti(tmp_path / "one.nii.gz"), tmp_path / "copy"
-    other.mkdir()
+    one = head_nifti(tmp_path / "one.nii.gz")
     table = tmp_path / "e.parquet"
     assert main(["embed", str(one), "--weights", str(weights), "--out", str(table)]) == 0
     frame = pd.read_parquet(table)
@@ -71,6 +70,10 @@ def test_a_scan_on_disk_is_embedded_and_not_its_own_neighbor(
     assert [row["scan_id"] for row in rows] == ["twin"]
     assert rows[0]["similarity"] == pytest.approx(1, abs=1e-5)
     assert itself != "twin"
+    arguments = [str(one), "--in", str(table), "--weights", str(weights), "--data", str(tiny.manifest)]
+    assert "same_patient" not in similar(capsys, *arguments)[0]  # nobody knows
+    assert main(["similar", *arguments, "--other-patients"]) == 2
+    assert "doesn't say whose scan this is" in capsys.readouterr().err
 
 
 def test_the_manifest_says_whose_scans_and_what_labels(
@@ -86,6 +89,7 @@ def test_the_manifest_says_whose_scans_and_what_labels(
     assert {row["scan_id"] for row in others} == {row["scan_id"] for row in rows} - {"scan004"}
     assert main(["similar", "scan005", "--in", str(table), "--data", str(tiny.manifest), "--k", "23"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert "age" not in lines[0]  # of which nothing is known
     assert lines[0].split()[:3] == ["scan_id", "similarity", "patient_id"]
     assert len(lines) == 24
     assert sum("yes" in line for line in lines) == 1
@@ -105,7 +109,7 @@ def test_thumbnails_show_the_query_first(
     assert f"wrote {out}" in capsys.readouterr().out
     cache = VolumeCache.open(tiny.cache)
     titles = {"query: scan005": "scan005"}
-    titles |= {f"{n}: {row['scan_id']}, {row['similarity']:.3f}": str(row["scan_id"]) for n, row in enumerate(rows, 1)}
+    titles |= {f"{n}: {row['scan_id']}, {row['similarity']:.4f}": str(row["scan_id"]) for n, row in enumerate(rows, 1)}
     assert out.read_bytes() == montage({title: cache.read(scan_id) for title, scan_id in titles.items()})
 
 
