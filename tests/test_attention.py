@@ -14,7 +14,7 @@ import fmct
 from fmct.console.errors import UsageError
 from fmct.data.presets import IsotropicSettings
 from fmct.data.volumes import Volume
-from fmct.evaluation.attention import cls_heads, relevance, rollout
+from fmct.evaluation.attention import cls_heads, read_weights, relevance, rollout
 from fmct.evaluation.explanations import Explainer
 from fmct.evaluation.token_colors import TokenColors
 from fmct.models.attention_maps import AttentionMaps, attention_map
@@ -139,6 +139,24 @@ def test_relevance_adds_up_over_layers_and_ends_in_a_pooling_query() -> None:
     np.testing.assert_allclose(relevance(list(a), list(ga), 2)[0], expected[0, 2:], rtol=1e-5)
     pooled = np.maximum((gp * p)[0].numpy(), 0).mean(0) @ expected
     np.testing.assert_allclose(relevance([*a, p], [*ga, gp], 2)[0], pooled[0, 2:], rtol=1e-5)
+
+
+def test_relevance_is_read_where_the_head_reads() -> None:
+    """Of CLS alone; of a mean of patches as of attention that is 1 / n everywhere, whose values are the tokens."""
+    rng = np.random.default_rng(0)
+    tokens = torch.from_numpy(rng.normal(size=(1, 6, 4))).requires_grad_()
+    w = torch.from_numpy(rng.normal(size=4))
+    (of_cls,) = torch.autograd.grad(tokens[:, 0] @ w, tokens)
+    assert read_weights(tokens, of_cls).tolist() == [[1, 0, 0, 0, 0, 0]]
+    (of_mean,) = torch.autograd.grad(tokens[:, 2:].mean(1) @ w, tokens)
+    patches = tokens.detach().numpy()[0, 2:]
+    expected = np.maximum((patches - patches.mean(0)) @ w.numpy() / 4, 0)
+    found = read_weights(tokens, of_mean)
+    np.testing.assert_allclose(found[0], [0, 0, *expected], atol=1e-6)
+    a = torch.rand(1, 1, 6, 6)
+    ga = torch.randn(1, 1, 6, 6)
+    rows = np.eye(6) + np.maximum((ga * a).numpy(), 0)[0, 0]
+    np.testing.assert_allclose(relevance([a], [ga], 2, found)[0], (found[0].numpy() @ rows)[2:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("head", [LinearHeadConfig(), AttentiveHeadConfig(heads=2)])

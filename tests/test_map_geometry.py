@@ -115,8 +115,10 @@ def test_a_planted_place_is_found_in_the_file_of_a_tilted_and_cropped_scan(tmp_p
     if own_grid:
         assert image.shape == expected.shape
         np.testing.assert_allclose(image.affine, expected.affine, atol=1e-4)
+        assert image.header["qform_code"] == 0  # it can't say a shear, and readers that ask it first would be 45 mm off
     else:
         np.testing.assert_allclose(image.affine, scan.volume.affine)
+        assert image.header["qform_code"] == 1
     assert np.linalg.norm(centroid(image.get_fdata(), image.affine) - target) < patch * spacing / 2
     assert np.linalg.norm(centroid(image.get_fdata(), image.affine) - target) < 5
     assert (tmp_path / "maps" / "relevance-ICH.png").read_bytes()[:4] == b"\x89PNG"

@@ -21,7 +21,7 @@ from torch import Tensor
 from fmct.console.errors import UsageError, nearest
 from fmct.data.own_grid import VoxelGrid
 from fmct.data.volumes import Volume
-from fmct.evaluation.attention import cls_heads, relevance, rollout
+from fmct.evaluation.attention import cls_heads, read_weights, relevance, rollout
 from fmct.evaluation.layer_cam import layer_cam
 from fmct.evaluation.map_geometry import INPUT_VOXELS, Lattice, lattice_affine, onto
 from fmct.evaluation.map_kinds import MapKind
@@ -77,6 +77,7 @@ class Explainer:
 
     def __init__(self, model: PackagedModel, kinds: Sequence[MapKind], labels: Sequence[str]) -> None:
         self.model = model
+        self.input = model.config.input
         self.kinds = kinds
         self.labels = labels
         self.colors: TokenColors | None = None
@@ -91,7 +92,7 @@ class Explainer:
     def maps(self, volume: Volume) -> list[ExplanationMap]:
         """Return the maps of a scan, in the order of `kinds`, those of labels in the order of `labels`."""
         volumes = as_batch(volume.voxels).to(next(self.model.parameters()).device)
-        x = self.model.config.input.whole(volumes)
+        x = self.input.whole(volumes)
         if isinstance(self.model.backbone, ResNet):
             made = self._of_convolutions(x)
         else:
@@ -118,8 +119,8 @@ class Explainer:
                     tokens_ND = self.model.tokens(x)[0, backbone.prefix_tokens :]
                 made["heads"] = cls_heads(last.kept[0], backbone.prefix_tokens)[0]
             if "pca" in self.kinds:
-                sampled = self.model.config.input.sampled(volumes, identity(1))
-                foreground_N = self.model.config.input.foreground(sampled, volumes, backbone.patch_zyx)[0]
+                sampled = self.input.sampled(volumes, identity(1))
+                foreground_N = self.input.foreground(sampled, volumes, backbone.patch_zyx)[0]
                 made["pca"] = self._colored(tokens_ND.float().cpu().numpy(), foreground_N.cpu().numpy())
         return {(kind, ""): self._on_patches(values, x) for kind, values in made.items()}
 
@@ -132,13 +133,19 @@ class Explainer:
         backbone: Any = self.model.backbone
         made: dict[tuple[MapKind, str], tuple[Any, Lattice]] = {}
         with torch.enable_grad(), uncheckpointed(backbone), AttentionMaps() as maps:
-            logits_1L = self.model.logits(x.clone().requires_grad_())
+            tokens_1TD = self.model.tokens(x.clone().requires_grad_())
+            logits_1L = self._head(tokens_1TD)
         for label in self.labels:
             logit = logits_1L[:, self.model.config.labels.index(label)].sum()
-            gradients = torch.autograd.grad(logit, maps.kept, retain_graph=True)
-            counts = relevance(maps.kept, gradients, backbone.prefix_tokens)
+            *gradients, of_tokens = torch.autograd.grad(logit, [*maps.kept, tokens_1TD], retain_graph=True)
+            counts = relevance(maps.kept, gradients, backbone.prefix_tokens, read_weights(tokens_1TD, of_tokens))
             made["relevance", label] = self._on_patches(counts[0], x)
         return made
+
+    def _head(self, tokens_BTD: Tensor) -> Tensor:
+        head: Any = self.model.head  # `check_kinds` has seen that there is one
+        logits_BL: Tensor = head(tokens_BTD)
+        return logits_BL
 
     def _on_patches(self, values: Tensor | NDArray[np.float32], x: Tensor) -> tuple[NDArray[np.float32], Lattice]:
         backbone: Any = self.model.backbone
@@ -153,7 +160,7 @@ class Explainer:
         hooks = [stage.register_forward_hook(lambda _module, _args, out: features.append(out)) for stage in stages]
         try:
             with torch.enable_grad():
-                logits_1L = self.model.logits(x.clone().requires_grad_())
+                logits_1L = self._head(self.model.tokens(x.clone().requires_grad_()))
         finally:
             for hook in hooks:
                 hook.remove()

@@ -83,18 +83,13 @@ class PackagedModel(nn.Module):
         Raises:
             UsageError: when the package has no head.
         """
-        return torch.sigmoid(self.logits(self.config.input.whole(volumes)).float())
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Classify windowed views, as `tokens` takes them, or raise a UsageError as `probabilities`: -> (B, L)."""
         if self.head is None:
             raise UsageError(
                 "these weights have no classification head",
                 f"the package {self.config.name} ({self.config.task})",
                 "adapt them first: a classifier experiment with task.weights naming this package",
             )
-        logits: Tensor = self.head(self.tokens(x))
-        return logits
+        return torch.sigmoid(self.head(self.tokens(self.config.input.whole(volumes))).float())
 
     def read(self, path: str | Path) -> Volume:
         """Read the one scan at a path and preprocess it as the weights expect.
