@@ -49,7 +49,7 @@ def identity_crop() -> object:
     return identity(1)
 
 
-@pytest.mark.parametrize("stage", [3, 4])
+@pytest.mark.parametrize("stage", [2, 3, 4])
 def test_cells_of_a_resnet_are_centered_on_every_nth_voxel(stage: int) -> None:
     """The gradient of a cell with respect to the input is centered where the lattice says the cell is."""
     torch.manual_seed(0)
