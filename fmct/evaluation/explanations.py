@@ -36,7 +36,7 @@ OF_TRANSFORMERS: tuple[MapKind, ...] = ("rollout", "heads", "relevance", "pca")
 OF_CONVOLUTIONS: tuple[MapKind, ...] = ("layercam",)
 OF_LABELS: tuple[MapKind, ...] = ("relevance", "layercam")
 CAM_STAGES = (2, 3)
-"""Strides of 4 and 8 voxels. At blobs planted in 32³ voxels they point 2.7 times as often as chance, the last two 1.3."""
+"""Strides of 4 and 8 voxels. At blobs planted in 32³ voxels they point 2.7 times as chance does, the last two 1.3."""
 
 
 @dataclass(frozen=True, eq=False)
