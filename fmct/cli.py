@@ -23,6 +23,8 @@ COMMANDS = {
     "evaluate": "predictions.parquet and metrics.json of a run on a manifest",
     "shortcuts": "how well embeddings tell site and scanner, which a model could lean on",
     "embed": "features of scans: a manifest, or plain DICOM and NIfTI paths",
+    "predict": "probabilities of new scans, and maps of what they rest on",
+    "similar": "the scans most like one, by their embeddings",
     "report": "compare runs in one HTML file",
     "export": "write a run's weights as a portable package",
     "bench": "measure this machine, as ratios to a stated baseline in one run",

@@ -43,6 +43,7 @@ class Phantom(Command):
     )
     prevalence: float = Field(0.5, ge=0, le=1, description="share of patients with a bleed; sites differ by a tenth")
     hard_cases: bool = Field(False, description="add DIR/hard_cases: series that an indexer must reject")
+    masks: bool = Field(False, description="write a mask of each lesion: DIR/.masks/PATH OF THE SCAN/NAME.nii.gz")
     workers: int = Field(1, ge=1, description="processes")
     json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
 
@@ -69,7 +70,7 @@ class Phantom(Command):
         unfinished = self.out.with_name(f".{self.out.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         plan = config.build()
-        numbered = dict(track(made(plan, unfinished, self.workers), "phantoms", total=len(plan)))
+        numbered = dict(track(made(plan, unfinished, self.workers, self.masks), "phantoms", total=len(plan)))
         rows = [numbered[number] for number in range(len(plan))]
         if self.hard_cases:
             write_hard_cases(unfinished, self.seed, overrides)
@@ -80,16 +81,21 @@ class Phantom(Command):
 
     def _report(self, rows: list[Row]) -> None:
         """Print what was made."""
+        from fmct.data.phantom.cohort import MASKS_FOLDER
+
         labels = [name for name in rows[0] if name.startswith("label:")]
         positive = {name.removeprefix("label:"): sum(row[name] == 1 for row in rows) for name in labels}
         patients = len({row["patient_id"] for row in rows})
         if self.json_output:
             outcome = {"out": str(self.out), "truth": str(self.out / "truth.csv"), "scans": len(rows)}
+            outcome |= {"masks": str(self.out / MASKS_FOLDER)} if self.masks else {}
             print(json.dumps(outcome | {"patients": patients, "positive": positive}, indent=2))
             return
         found = ", ".join(f"{name} {count}" for name, count in positive.items())
         print(f"{len(rows)} scans of {patients} patients in {self.out}; scans with {found}")
         print(f"the truth about each: {self.out / 'truth.csv'}")
+        if self.masks:
+            print(f"masks of lesions, for `fmct predict --masks`: {self.out / MASKS_FOLDER}")
 
 
 def table(rows: list[Row], columns: list[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from fmct.evaluation.figures import figure, png
@@ -29,21 +30,40 @@ def brain_window(hu: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def middle_slices(volume: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return the middle axial, coronal and sagittal slice as pictures: rows downward, columns rightward.
+    """Return the middle axial, coronal and sagittal slice as pictures; see `slices_through`."""
+    z, y, x = (length // 2 for length in volume.shape)
+    return slices_through(volume, (z, y, x))
+
+
+def slices_through(volume: NDArray[Any], place_zyx: tuple[int, int, int]) -> dict[str, NDArray[Any]]:
+    """Return the axial, coronal and sagittal slice through a voxel as pictures: rows downward, columns rightward.
 
     Args:
-        volume: (Z, Y, X), indices increasing toward superior, anterior, right.
+        volume: (Z, Y, X), indices increasing toward superior, anterior, right; maybe with more axes behind, of colors.
+        place_zyx: the voxel.
 
     Returns:
         axial (Y, X), anterior up and the patient's right on the left; coronal (Z, X), superior up and right on the
         left; sagittal (Z, Y), superior up and anterior on the left.
     """
-    z, y, x = (length // 2 for length in volume.shape)
+    z, y, x = place_zyx
     return {
         "axial": volume[z, ::-1, ::-1],
         "coronal": volume[::-1, y, ::-1],
         "sagittal": volume[::-1, ::-1, x],
     }
+
+
+def letter_edges(axes: Axes, view: str) -> None:
+    """Write on a picture which side of the patient its edges are."""
+    left, right, top = EDGES[view]
+    for text, x, y, across, along in (
+        (left, 0.02, 0.5, "left", "center"),
+        (right, 0.98, 0.5, "right", "center"),
+        (top, 0.5, 0.98, "center", "top"),
+    ):
+        place: dict[str, Any] = {"ha": across, "va": along, "transform": axes.transAxes}
+        axes.text(x, y, text, color="#ffd54a", fontsize=9, fontweight="bold", **place)
 
 
 def montage(volumes: Mapping[str, NDArray[Any]], titles: bool = True) -> bytes:
@@ -71,14 +91,7 @@ def montage(volumes: Mapping[str, NDArray[Any]], titles: bool = True) -> bytes:
             for axes, view in zip(row, VIEWS, strict=True):
                 axes.imshow(brain_window(slices[view]), cmap="gray", vmin=0, vmax=1)
                 axes.axis("off")
-                left, right, top = EDGES[view]
-                for text, x, y, across, along in (
-                    (left, 0.02, 0.5, "left", "center"),
-                    (right, 0.98, 0.5, "right", "center"),
-                    (top, 0.5, 0.98, "center", "top"),
-                ):
-                    place = {"ha": across, "va": along, "transform": axes.transAxes}
-                    axes.text(x, y, text, color="#ffd54a", fontsize=9, fontweight="bold", **place)
+                letter_edges(axes, view)
             if titles:
                 row[0].set_title(title, color="white", fontsize=9, loc="left")
         return png(drawing)

@@ -76,6 +76,10 @@ class ResNet(nn.Module):
         part = name.removeprefix("net.").partition(".")[0]
         return int(part.removeprefix("layer")) if part.startswith("layer") else 0
 
+    def stride_of(self, stage: int) -> int:
+        """Return how many voxels of the input the places of a stage (1 to 4) are apart; the first is on voxel 0."""
+        return int(2**stage) * self.config.stem_stride
+
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """Turn windows into tokens.
 

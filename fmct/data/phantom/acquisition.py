@@ -16,7 +16,7 @@ from scipy import ndimage, sparse, stats
 from fmct.data.geometry import LPS_TO_RAS
 from fmct.data.phantom.findings import Finding
 from fmct.data.phantom.head import HeadParameters
-from fmct.data.phantom.render import Grid, render
+from fmct.data.phantom.render import Grid, Rendering, render
 from fmct.data.phantom.scanner import NO_OVERRIDES, Overrides, Protocol, Scanner
 from fmct.data.phantom.shapes import Array
 from fmct.data.phantom.skull import AIR_HU
@@ -38,12 +38,14 @@ class Scan:
         protocol: how it was done.
         hu: (K, R, C) int16 in order of acquisition; the scanner's padding value where nothing was measured.
         lesions: each finding's share of every voxel, (K, R, C) float32; only where they were asked for.
+        rendering: the head that was scanned; only with the lesions.
     """
 
     scanner: Scanner
     protocol: Protocol
     hu: NDArray[np.int16]
     lesions: dict[str, Array] = field(default_factory=dict)
+    rendering: Rendering | None = None
 
     @property
     def row_cosine(self) -> Vector:
@@ -117,7 +119,7 @@ def acquire(
             mask[some] = gather(rendering.lesions[name], some)
     if scanner.padding_hu is not None:
         hu[:, outside] = scanner.padding_hu
-    return Scan(scanner, protocol, hu, masks)
+    return Scan(scanner, protocol, hu, masks, rendering if lesions else None)
 
 
 def grid_under(head: HeadParameters, protocol: Protocol, step_mm: float) -> Grid:

@@ -10,10 +10,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from fmct.data.lesion_masks import mask_folder
 from fmct.data.phantom import bleeds, distractors, mass_effect  # noqa: F401 - registers the findings
 from fmct.data.phantom.acquisition import acquire
 from fmct.data.phantom.findings import draw_findings, label_names, labels_of, severities_of, severity_names
 from fmct.data.phantom.head import draw_head, draw_pose
+from fmct.data.phantom.masks import write_masks
 from fmct.data.phantom.scanner import SCANNERS, Overrides
 from fmct.data.phantom.writer import Identity, write_dicom, write_nifti
 from fmct.experiment.config import Config
@@ -31,6 +33,7 @@ OTHERS: tuple[tuple[tuple[str, ...], float], ...] = ((("OldInfarct", "MidlineShi
 SITE_PREVALENCE = (0.9, 1.0, 1.1)  # against the cohort's
 SITE_SDH_ODDS = (1.0, 0.65, 1.5)
 ONE_IN_TWICE = 7  # scans: so many of a site's scans hold one second scan of a patient
+MASKS_FOLDER = ".masks"  # hidden, so that an index of the cohort passes over it
 CALCIFIED, INFARCTED, SLIGHTLY_SHIFTED = 0.45, 0.12, 0.35  # shares of patients, whatever else they have
 
 
@@ -137,12 +140,13 @@ def truth_columns() -> list[str]:
     return [*about, *(f"label:{name}" for name in label_names()), *severity_names()]
 
 
-def make(case: Case, cohort: Path) -> dict[str, object]:
+def make(case: Case, cohort: Path, masks: bool = False) -> dict[str, object]:
     """Render, scan and write one case.
 
     Args:
         case: what to make.
         cohort: folder of the cohort.
+        masks: whether to write masks of its lesions too, in the hidden folder `MASKS_FOLDER` of the cohort.
 
     Returns:
         Its row of the truth table; `slice_mm` is that of its thickest slices.
@@ -154,7 +158,9 @@ def make(case: Case, cohort: Path) -> dict[str, object]:
     head = head.model_copy(update={"pose": draw_pose(rng)})
     scanner = SCANNERS[case.scanner]
     protocol = scanner.draw(rng, head, case.overrides, even=case.format == "nifti")
-    scan = acquire(head, scanner, protocol, rng, findings)
+    scan = acquire(head, scanner, protocol, rng, findings, lesions=masks)
+    if masks:
+        write_masks(scan, findings, mask_folder(cohort / MASKS_FOLDER, case.path))
     if case.format == "nifti":
         write_nifti(scan, cohort / case.path)
     else:

@@ -165,11 +165,17 @@ def write_nifti(scan: Scan, path: Path) -> None:
     Raises:
         FmctError: for uneven slices.
     """
-    affine = affine_ras(scan)
-    image = nib.Nifti1Image(np.ascontiguousarray(scan.hu.transpose(2, 1, 0)), affine)
+    save_image(np.ascontiguousarray(scan.hu.transpose(2, 1, 0)), affine_ras(scan), path, b"synthetic head CT")
+
+
+def save_image(
+    values: NDArray[np.int16 | np.uint8], affine: NDArray[np.float64], path: Path, description: bytes
+) -> None:
+    """Write (X, Y, Z) values as NIfTI."""
+    image = nib.Nifti1Image(values, affine)
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1, strip_shears=True)
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = b"synthetic head CT"
+    image.header["descrip"] = description
     path.parent.mkdir(parents=True, exist_ok=True)
     image.to_filename(path)

@@ -1,0 +1,25 @@
+"""The maps that can be asked for by name; what each is, is said in `attention`, `layer_cam` and `token_colors`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from fmct.console.errors import UsageError, nearest
+
+MapKind = Literal["rollout", "heads", "relevance", "pca", "layercam"]
+
+
+def parse_kinds(names: Sequence[str]) -> tuple[MapKind, ...]:
+    """Return the kinds of maps that names mean, each once.
+
+    Raises:
+        UsageError: on a name that isn't one.
+    """
+    kinds: dict[str, MapKind] = {kind: kind for kind in get_args(MapKind)}
+    for name in names:
+        if name not in kinds:
+            guess = nearest(name, kinds)
+            fix = f"did you mean {guess}?" if guess else f"choose among {', '.join(kinds)}"
+            raise UsageError(f"there is no map {name}", "--maps", fix)
+    return tuple(kinds[name] for name in dict.fromkeys(names))
