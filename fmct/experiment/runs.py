@@ -26,7 +26,7 @@ from fmct.console.errors import UsageError
 from fmct.console.files import write_text_atomically
 from fmct.experiment.config import differences
 from fmct.experiment.loading import as_record, completed, digest
-from fmct.experiment.run_record import ENVIRONMENT, EXPERIMENT, read_experiment
+from fmct.experiment.run_record import ENVIRONMENT, EXPERIMENT, read_environment, read_experiment
 from fmct.experiment.schema import Experiment
 
 LAST = "checkpoints/last.ckpt"
@@ -48,7 +48,7 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     A run goes on when the configuration is the same; keys that are younger than the run count as their defaults, and
     the section `callbacks` may change: what watches a run has no part in what it learns.
     `fresh` sets the old folder aside, under a numbered name; so does another configuration where the old run never came
-    to a checkpoint.
+    to a checkpoint and isn't finished.
 
     Args:
         experiment: what is to run.
@@ -60,15 +60,13 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
     """
     folder = run_folder(experiment)
     record = as_record(experiment)
-    changes = differences(completed(read_experiment(folder)), record) if (folder / EXPERIMENT).exists() else []
-    changes = [change for change in changes if not change.startswith(WATCHING)]
-    if fresh or (changes and not (folder / LAST).exists()):
+    changes = changes_since(folder, record)
+    if fresh or (changes and not is_begun(folder)):
         if first_process and folder.exists():
             set_aside(folder)
     elif changes:
-        listed = "; ".join(changes[:6]) + (f"; and {len(changes) - 6} more" if len(changes) > 6 else "")
         raise UsageError(
-            f"the run exists with another configuration ({listed})",
+            f"the run exists with another configuration ({first_of(changes)})",
             folder,
             "give the new run another --name, or start over with --fresh (the old folder is kept)",
         )
@@ -77,6 +75,32 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool) -> Start:
         write_text_atomically(folder / EXPERIMENT, f"# {digest(record)}: the whole configuration of this run\n{text}")
     checkpoint = folder / LAST
     return Start(folder, checkpoint if checkpoint.exists() and not fresh else None)
+
+
+def changes_since(folder: Path, record: dict[str, Any]) -> list[str]:
+    """List what in a configuration differs from that of the run in a folder; nothing, where there is no run.
+
+    Keys that are younger than the run count as their defaults, and the section `callbacks` may differ.
+    """
+    if not (folder / EXPERIMENT).exists():
+        return []
+    changes = differences(completed(read_experiment(folder)), record)
+    return [change for change in changes if not change.startswith(WATCHING)]
+
+
+def first_of(changes: list[str]) -> str:
+    """Write the first of some changes, and how many more there are."""
+    return "; ".join(changes[:6]) + (f"; and {len(changes) - 6} more" if len(changes) > 6 else "")
+
+
+def is_begun(folder: Path) -> bool:
+    """Say whether a folder holds work that is worth keeping: a checkpoint, or a finished run."""
+    return (folder / LAST).exists() or is_finished(folder)
+
+
+def is_finished(folder: Path) -> bool:
+    """Say whether a folder holds a run that came to its end."""
+    return bool(read_environment(folder).get("finished"))
 
 
 def run_folder(experiment: Experiment) -> Path:

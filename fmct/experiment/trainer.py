@@ -50,6 +50,10 @@ class TrainerConfig(Config):
     checkpoint_every_steps: int = Field(
         0, ge=0, description="also within epochs, so many optimizer steps apart, for epochs of hours; 0: none"
     )
+    checkpoints: bool = Field(
+        True, description="false: none, for runs that are over so soon that one that was killed may start over"
+    )
+    tensorboard: bool = Field(True, description="false: no event files; metrics.csv has the same numbers")
     pictures_every_steps: int = Field(500, ge=0, description="reconstructions and views; 0 draws none")
     log_every_steps: int = Field(10, gt=0)
     deterministic: bool = Field(False, description="refuse operations that aren't reproducible bit for bit")
@@ -76,15 +80,17 @@ class TrainerConfig(Config):
         torch.set_float32_matmul_precision(self.matmul_precision)
         on_terminal = Console().is_terminal
         limit = [] if self.max_steps is None else [StepLimit(self.max_steps)]
+        saving = Checkpoints(folder / "checkpoints", self.checkpoint_every_epochs, self.checkpoint_every_steps)
         callbacks: list[Callback] = [
             *limit,  # first: it says which step is the last
-            Checkpoints(folder / "checkpoints", self.checkpoint_every_epochs, self.checkpoint_every_steps),
+            *([saving] if self.checkpoints else []),
             Throughput(),
             *watching,
             BarProgress() if on_terminal else PlainProgress(),
         ]
         if self.pictures_every_steps:
             callbacks.append(Pictures(folder / "pictures", self.pictures_every_steps))
+        events = [EventFile(folder / "tb")] if self.tensorboard else []
         try:
             return L.Trainer(
                 accelerator=self.accelerator,
@@ -101,7 +107,8 @@ class TrainerConfig(Config):
                 num_sanity_val_steps=0,
                 use_distributed_sampler=False,
                 enable_model_summary=False,
-                logger=[EventFile(folder / "tb"), MetricsTable(folder / "metrics.csv")],
+                enable_checkpointing=self.checkpoints,  # else Lightning saves in its own way
+                logger=[*events, MetricsTable(folder / "metrics.csv")],
                 callbacks=callbacks,
                 profiler=DataWait(),
                 default_root_dir=folder,
