@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from fmct.experiment.runs import changes_since, first_of, is_begun, is_finished,
 from fmct.experiment.schema import Experiment
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def is_file_name(text: str) -> bool:
+    """Say whether text can name a folder as it is."""
+    return re.match(FILE_NAME, text) is not None
 
 
 class EvaluationConfig(Config):
@@ -69,7 +75,7 @@ class Combination:
     flags: Sequence[str]
     values: Mapping[str, Any]
     evaluations: Sequence[EvaluationConfig] = ()
-    more: Sequence[str] = field(default=())
+    more: Sequence[str] = ()
     keeps_weights: bool = True
 
     @property

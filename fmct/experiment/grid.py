@@ -14,7 +14,8 @@ from typing import Any
 from fmct.console.errors import UsageError
 from fmct.experiment.combination import Combination
 from fmct.experiment.loading import load_experiment
-from fmct.experiment.sweep_file import SCRATCH, SweepConfig
+from fmct.experiment.starting import SCRATCH, from_scratch
+from fmct.experiment.sweep_file import SweepConfig
 
 LONGEST_NAME = 120
 
@@ -71,11 +72,14 @@ def combinations_of(
             for key, value in choice.items():
                 if sweep.stage_of(key) in {name, None}:
                     flags.append(f"--{sweep.bare(key)}={json.dumps(value.value, ensure_ascii=False)}")
-            if stage.weights_from is not None:
-                before = earlier(sweep, stage.weights_from, choice)
-                weights = runs / sweep.name / stage.weights_from / run_name(sweep, before) if before else None
-                flags.append(f"--task.weights={weights / 'weights' if weights else 'null'}")
             try:
+                if stage.weights_from is not None:
+                    before = earlier(sweep, stage.weights_from, choice)
+                    if before is None:
+                        flags += from_scratch(load_experiment(configs, flags))
+                    else:
+                        run = runs / sweep.name / stage.weights_from / run_name(sweep, before)
+                        flags.append(f"--task.weights={run / 'weights'}")
                 experiment = load_experiment(configs, flags)
             except UsageError as error:
                 values_here = ", ".join(f"{key} = {value.shown}" for key, value in choice.items())

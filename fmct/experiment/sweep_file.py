@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from fmct.console.errors import UsageError, nearest
-from fmct.experiment.combination import FILE_NAME, EvaluationConfig
+from fmct.experiment.combination import FILE_NAME, EvaluationConfig, is_file_name
 from fmct.experiment.config import Config
 from fmct.experiment.flags import known_fields, models_in
 from fmct.experiment.loading import check_yaml
 from fmct.experiment.schema import Experiment
+from fmct.experiment.starting import SCRATCH
 
-SCRATCH = "scratch"
-"""In place of a value of an earlier stage: that stage isn't run, and the later one starts from random weights."""
 GIVEN = ("name", "trainer.runs")
 """Keys that the sweep sets itself."""
 
@@ -41,7 +39,8 @@ class SweepConfig(Config):
     grid: dict[str, list[Any] | dict[str, Any]] = Field(
         min_length=1,
         description="values of the experiments' keys, listed, or named for results: {name: value}; a key of one stage "
-        "has the stage's name before it",
+        "has the stage's name before it. `scratch` as a value of an earlier stage: it isn't run, and what takes its "
+        "weights starts from random ones",
     )
     transfer: str | None = Field(
         None, description="key of the grid that says what was trained on, under the names of evaluations: transfer.json"
@@ -59,7 +58,7 @@ class SweepConfig(Config):
     def _stages_fit(self) -> SweepConfig:
         earlier: list[str] = []
         for name, stage in self.stages.items():
-            if not re.match(FILE_NAME, name) or "." in name or name in Experiment.model_fields:
+            if not is_file_name(name) or "." in name or name in Experiment.model_fields:
                 raise ValueError(f"stages: {name} can't name a stage: it is no plain word, or a section's name")
             if stage.weights_from is not None and stage.weights_from not in earlier:
                 known = f"one of {', '.join(earlier)}" if earlier else "none, for this is the first stage"
