@@ -15,7 +15,7 @@ from fmct import __version__
 from fmct.evaluation.confidence import Bootstrap, PatientCounts
 from fmct.evaluation.metrics import Floats
 from fmct.evaluation.run_scores import LabelScores, side_by_side
-from fmct.evaluation.seed_means import COVERS, NOTHING, SeedMean, bootstrapped, mean_over_labels, seed_mean
+from fmct.evaluation.seed_means import COVERS, NOTHING, SeedMean, bootstrapped, mean_over_labels, scarcest, seed_mean
 from fmct.evaluation.summary import METRICS
 from fmct.experiment.config import Config
 
@@ -131,7 +131,7 @@ def summarize_shots(
         if table.reason:
             curves[label] = LabelCurves(**table.counts(), points=tuple(nothing_at(mine, table.reason)))
             continue
-        values, replicates = bootstrapped(table.patient, table.target, table.scores, settings, METRICS)
+        values, replicates = bootstrapped(table, settings, METRICS)
         found = {shot: (values[:, column], replicates[:, column]) for column, shot in enumerate(there)}
         measured |= found
         points = points_of(mine, found, table.patients, settings, baseline, gaps)
@@ -209,17 +209,10 @@ def mean_points(
     if not tables:
         return nothing_at(planned, "no label has all runs")
     places = list(dict.fromkeys(shot._replace(label="") for shot in planned))
-    owner = {scan: patient for table in tables for scan, patient in zip(table.scan, table.patient, strict=True)}
-    scans = np.array(sorted(owner), dtype=object)
-    parts = []
-    for table in tables:
-        columns = [place._replace(label=table.label) for place in places]
-        parts.append((np.searchsorted(scans, table.scan), table.target, table.of(columns)))
-    patient = np.array([owner[scan] for scan in scans], dtype=object)
-    values, replicates = mean_over_labels(parts, patient, settings, METRICS)
+    runs = [[place._replace(label=table.label) for place in places] for table in tables]
+    values, replicates = mean_over_labels(tables, runs, settings, METRICS)
     measured = {place: (values[:, column], replicates[:, column]) for column, place in enumerate(places)}
-    scarcest = min((table.patients for table in tables), key=lambda patients: patients.fewest)
-    return points_of(places, measured, scarcest, settings, baseline, {})
+    return points_of(places, measured, scarcest(tables), settings, baseline, {})
 
 
 def table_of_runs(

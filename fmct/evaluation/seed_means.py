@@ -14,11 +14,14 @@ N scans, S seeds, R replicates.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 from pydantic import Field
 
 from fmct.evaluation.confidence import Bootstrap, PatientCounts, patient_weights, percentile_interval
 from fmct.evaluation.metrics import Floats, Metric, Ranking
+from fmct.evaluation.run_scores import LabelScores
 from fmct.experiment.config import Config
 
 COVERS = (
@@ -95,49 +98,53 @@ def values_and_replicates(
     return values, replicates
 
 
-def bootstrapped(
-    patient: np.ndarray, target: Floats, scores: Floats, settings: Bootstrap, metrics: tuple[Metric, ...]
-) -> tuple[Floats, Floats]:
-    """Compute metrics of several runs with replicates of one label's patients, stratified as `fmct evaluate` does.
+def bootstrapped(table: LabelScores, settings: Bootstrap, metrics: tuple[Metric, ...]) -> tuple[Floats, Floats]:
+    """Compute metrics of all runs with replicates of one label's patients, stratified as `fmct evaluate` does.
 
     Args:
-        patient: (N,) patient of each scan.
-        target: (N,) 0 or 1, both of them.
-        scores: (N, S) one column per run.
+        table: scores of S runs, with both classes.
         settings: of the bootstrap.
         metrics: M names.
 
     Returns:
         (M, S) values and (M, S, R) values of the replicates.
     """
-    blocks = patient_weights(patient, target, settings.replicates, settings.seed)
-    parts = [values_and_replicates(target, scores, weights, metrics) for weights in blocks]
+    blocks = patient_weights(table.patient, table.target, settings.replicates, settings.seed)
+    parts = [values_and_replicates(table.target, table.scores, weights, metrics) for weights in blocks]
     return parts[0][0], np.concatenate([replicates for _, replicates in parts], axis=2)
 
 
 def mean_over_labels(
-    tables: list[tuple[np.ndarray, Floats, Floats]],
-    patient: np.ndarray,
-    settings: Bootstrap,
-    metrics: tuple[Metric, ...],
+    tables: Sequence[LabelScores], runs: Sequence[Sequence[Hashable]], settings: Bootstrap, metrics: tuple[Metric, ...]
 ) -> tuple[Floats, Floats]:
-    """Average metrics over labels, seed by seed and replicate by replicate.
+    """Average metrics over labels, run by run and replicate by replicate.
 
     A replicate draws patients once for all labels, for a patient carries all of them; so it can't be stratified by
     each, and one in which a label lacks a class is NaN.
 
     Args:
-        tables: of each label, (n,) rows of its known scans among the N, (n,) targets and (n, S) scores.
-        patient: (N,) patient of each scan.
+        tables: of each label, with both classes.
+        runs: of each label, the S runs that enter the mean, in the order in which they belong together.
         settings: of the bootstrap.
         metrics: M names.
 
     Returns:
         (M, S) values and (M, S, R) values of the replicates.
     """
-    nobody = np.zeros(len(patient))
-    sums = []
-    for weights in patient_weights(patient, nobody, settings.replicates, settings.seed):
-        each = [values_and_replicates(target, scores, weights[rows], metrics) for rows, target, scores in tables]
-        sums.append((np.mean([v for v, _ in each], axis=0), np.mean([r for _, r in each], axis=0)))
-    return sums[0][0], np.concatenate([replicates for _, replicates in sums], axis=2)
+    owner = {scan: patient for table in tables for scan, patient in zip(table.scan, table.patient, strict=True)}
+    scans = np.array(sorted(owner), dtype=object)
+    patient = np.array([owner[scan] for scan in scans], dtype=object)
+    parts = [
+        (np.searchsorted(scans, table.scan), table.target, table.of(mine))
+        for table, mine in zip(tables, runs, strict=True)
+    ]
+    together = []
+    for weights in patient_weights(patient, np.zeros(len(patient)), settings.replicates, settings.seed):
+        each = [values_and_replicates(target, scores, weights[rows], metrics) for rows, target, scores in parts]
+        together.append((np.mean([v for v, _ in each], axis=0), np.mean([r for _, r in each], axis=0)))
+    return together[0][0], np.concatenate([replicates for _, replicates in together], axis=2)
+
+
+def scarcest(tables: Sequence[LabelScores]) -> PatientCounts:
+    """Return the counts of the label with the fewest patients of a class: it decides whether a mean has an interval."""
+    return min((table.patients for table in tables), key=lambda patients: patients.fewest)

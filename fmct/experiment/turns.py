@@ -38,7 +38,7 @@ def in_turn(combinations: Sequence[Combination], what: str, *, quiet: bool = Fal
         outcome = one.run()
         if not outcome.ok:
             failures[one.folder] = outcome.error
-            print(f"failed: {one.name}: {outcome.error}", file=sys.stderr, flush=True)
+            print(f"failed: {one.name}", file=sys.stderr, flush=True)
         gc.collect()  # a trainer and its task hold each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
