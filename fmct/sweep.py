@@ -76,10 +76,10 @@ class Sweep(Command):
             print(f"the earlier sweep is now in {set_aside(folder)}", file=sys.stderr)
         everything = [one for combinations in stages.values() for one in combinations]
         check_unchanged(everything)
-        check_apart(everything)
         if self.dry_run:
             print_commands(everything, as_json=self.json_output)
             return ExitCode.DONE
+        check_apart(everything)
         if self.slurm is not None:
             return self._submit(sweep, stages, folder)
         failures: dict[Path, str] = {}

@@ -69,9 +69,9 @@ def combinations_of(
         stages[name] = []
         for choice in choices(sweep, name, values):
             flags = ["--name", run_name(sweep, choice), "--trainer.runs", str(folder)]
-            for key, value in choice.items():
-                if sweep.stage_of(key) in {name, None}:
-                    flags.append(f"--{sweep.bare(key)}={json.dumps(value.value, ensure_ascii=False)}")
+            given = {sweep.bare(key): value.value for key, value in choice.items() if sweep.concerns(key, name)}
+            for key, constant in {**stage.set, **given}.items():
+                flags.append(f"--{key}={json.dumps(constant, ensure_ascii=False)}")
             try:
                 if stage.weights_from is not None:
                     before = earlier(sweep, stage.weights_from, choice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ GIVEN = ("name", "trainer.runs")
 class StageConfig(Config):
     """Runs of one kind, for each combination of the grid's values that concern it."""
 
-    configs: tuple[Path, ...] = Field(min_length=1, description="experiment file, then overlays")
+    configs: tuple[Path, ...] = Field(
+        min_length=1, description="experiment file, then overlays; as seen from the sweep file"
+    )
+    set: dict[str, Any] = Field({}, description="keys that are the same in all runs, laid over the files")
     weights_from: str | None = Field(
         None, description="earlier stage, whose run with the same values gives the weights (task.weights)"
     )
@@ -33,7 +37,8 @@ class SweepConfig(Config):
     """A grid of runs; either `configs` and `evaluate`, or several `stages`."""
 
     name: str = Field(pattern=FILE_NAME, description="names the folder of the sweep's runs")
-    configs: tuple[Path, ...] = Field((), description="experiment file, then overlays")
+    configs: tuple[Path, ...] = Field((), description="experiment, then overlays, as seen from the sweep file")
+    set: dict[str, Any] = Field({}, description="keys that are the same in all runs, laid over the files")
     evaluate: tuple[EvaluationConfig, ...] = Field((), description="what each run is evaluated on")
     stages: dict[str, StageConfig] = Field({}, description="stages by name, in the order in which they run")
     grid: dict[str, list[Any] | dict[str, Any]] = Field(
@@ -50,8 +55,9 @@ class SweepConfig(Config):
     def _one_way_to_say_it(self) -> SweepConfig:
         if bool(self.configs) == bool(self.stages):
             raise ValueError("give either configs or stages")
-        if self.stages and self.evaluate:
-            raise ValueError("evaluate belongs to a stage where there are stages")
+        for key in ("evaluate", "set"):
+            if self.stages and getattr(self, key):
+                raise ValueError(f"{key} belongs to a stage where there are stages")
         return self
 
     @model_validator(mode="after")
@@ -75,31 +81,37 @@ class SweepConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _grid_has_known_keys(self) -> SweepConfig:
+    def _keys_are_known(self) -> SweepConfig:
         fields = known_fields(Experiment)
         known = [*fields, *(f"{stage}.{key}" for stage in self.stages for key in fields)]
+        for key in self.grid:
+            check_key(key, self.bare(key), known, "grid")
+        for name, stage in self.all_stages().items():
+            for key in stage.set:
+                check_key(key, key, list(fields), f"stages.{name}.set" if name else "set")
+                twice = [other for other in self.grid if self.bare(other) == key and self.concerns(other, name)]
+                if twice:
+                    raise ValueError(f"set: {key} has values in the grid too")
+            if stage.weights_from and any(
+                self.bare(key) == "task.weights" and self.concerns(key, name) for key in [*self.grid, *stage.set]
+            ):
+                raise ValueError(f"task.weights of stage {name} is set by weights_from")
+        return self
+
+    @model_validator(mode="after")
+    def _values_make_sense(self) -> SweepConfig:
         for key, values in self.grid.items():
-            bare = self.bare(key)
-            if key not in known:
-                guess = nearest(key, known)
-                hint = f"did you mean {guess}?" if guess else "keys are section.key, as in the experiment file"
-                raise ValueError(f"grid: unknown key {key}; {hint}")
-            if bare in GIVEN:
-                raise ValueError(f"grid: {key} is set by the sweep itself")
             if not values:
                 raise ValueError(f"grid: {key} has no value")
-            stage = self.stages.get(self.stage_of(key) or "", next(iter(self.all_stages().values())))
-            if bare == "task.weights" and stage.weights_from:
-                raise ValueError(f"grid: {key} is set by weights_from")
             if SCRATCH in (values.values() if isinstance(values, dict) else values) and not self.starts_others(key):
                 raise ValueError(f"grid: {key} can be {SCRATCH} only where another stage has weights_from its stage")
         if self.transfer is not None and self.transfer not in self.grid:
-            raise ValueError(f"transfer: {self.transfer} is no key of the grid: use one of {', '.join(self.grid)}")
+            raise ValueError(f"transfer: {self.transfer} is no key of the grid; use one of {', '.join(self.grid)}")
         return self
 
     def all_stages(self) -> dict[str, StageConfig]:
         """Return the stages; without any, one that has no name."""
-        return self.stages or {"": StageConfig(configs=self.configs, evaluate=self.evaluate)}
+        return self.stages or {"": StageConfig(configs=self.configs, set=self.set, evaluate=self.evaluate)}
 
     def stage_of(self, key: str) -> str | None:
         """Return the stage that a key of the grid belongs to; None: to all of them."""
@@ -111,9 +123,23 @@ class SweepConfig(Config):
         stage = self.stage_of(key)
         return key if stage is None else key.removeprefix(f"{stage}.")
 
+    def concerns(self, key: str, stage: str) -> bool:
+        """Say whether a key of the grid is a key of a stage's own experiments."""
+        return self.stage_of(key) in {stage, None}
+
     def starts_others(self, key: str) -> bool:
         """Say whether a key belongs to a stage that another one takes its weights from."""
         return self.stage_of(key) in {stage.weights_from for stage in self.stages.values()} - {None}
+
+
+def check_key(key: str, bare: str, known: Sequence[str], where: str) -> None:
+    """Check that there is a key, and that it is for the sweep file to say."""
+    if key not in known:
+        guess = nearest(key, known)
+        hint = f"did you mean {guess}?" if guess else "keys are section.key, as in the experiment file"
+        raise ValueError(f"{where}: unknown key {key}; {hint}")
+    if bare in GIVEN:
+        raise ValueError(f"{where}: {key} is set by the sweep itself; leave it out")
 
 
 def read_sweep(path: Path) -> SweepConfig:
@@ -124,7 +150,7 @@ def read_sweep(path: Path) -> SweepConfig:
     """
     content = check_yaml(path, "the sweep file")
     try:
-        return SweepConfig.model_validate(content)
+        sweep = SweepConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
@@ -137,6 +163,15 @@ def read_sweep(path: Path) -> SweepConfig:
         what, _, fix = message.partition("; ")
         fix = fix or ("add it" if first["type"] == "missing" else "change it; experiments/ has sweeps to start from")
         raise UsageError(f"{key + ': ' if key else ''}{what}", path, fix) from error
+    stages = {
+        name: stage.model_copy(update={"configs": beside(path, stage.configs)}) for name, stage in sweep.stages.items()
+    }
+    return sweep.model_copy(update={"configs": beside(path, sweep.configs), "stages": stages})
+
+
+def beside(path: Path, configs: Sequence[Path]) -> tuple[Path, ...]:
+    """Return files as seen from the folder of the sweep file."""
+    return tuple(path.parent / config for config in configs)
 
 
 def keys_beside(loc: tuple[int | str, ...]) -> list[str]:

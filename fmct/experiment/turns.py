@@ -32,6 +32,7 @@ def in_turn(combinations: Sequence[Combination], what: str, *, quiet: bool = Fal
     if len(left) < len(combinations):
         print(f"{what}: {len(combinations) - len(left)} of {len(combinations)} are done already", file=sys.stderr)
     start = time.monotonic()
+    gc.freeze()  # what is there now stays: looking it over after every run would take longer than small runs do
     for number, one in enumerate(track(left, what) if quiet and left else left, 1):
         if not quiet:
             print(f"[{number}/{len(left)}, {time.monotonic() - start:.0f} s] {one.folder}", file=sys.stderr, flush=True)
@@ -42,6 +43,7 @@ def in_turn(combinations: Sequence[Combination], what: str, *, quiet: bool = Fal
         gc.collect()  # a trainer and its task hold each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+    gc.unfreeze()
     return failures
 
 
