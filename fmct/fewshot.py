@@ -162,6 +162,7 @@ class Fewshot(Command):
         self, base: Experiment, starts: Sequence[Start], folder: Path
     ) -> tuple[dict[Shot, Combination], dict[Shot, str]]:
         """Return the runs that there can be, and why there can't be others."""
+        from fmct.data.sampling import ShuffledSampling
         from fmct.data.shots import ShotsConfig
         from fmct.evaluation.few_shot import Shot
         from fmct.experiment.combination import Combination
@@ -176,7 +177,8 @@ class Fewshot(Command):
             configs = [*self.config, *start.overlay]
             common = [*QUICK, f"--trainer.runs={folder}", *start.flags(configs)]
             experiment = load_experiment(configs, common)
-            pool = experiment.data.model_copy(update={"shots": None}).build(experiment.labels, 0).train.frame
+            plain = {"shots": None, "sampling": ShuffledSampling(), "soft_labels": False}
+            pool = experiment.data.model_copy(update=plain).build((), 0).train.frame
             for label in labels:
                 for k in self._shots():
                     for seed in range(self.seeds):

@@ -52,7 +52,7 @@ class LabelCurves(Config):
 
 
 class MeanCurves(Config):
-    """Curves of the mean over the labels that have all runs; which ones these are doesn't depend on k."""
+    """Curves of the mean over labels: those with all runs at each k at which any label has them, the same for all k."""
 
     labels: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -136,7 +136,7 @@ def summarize_shots(
         measured |= found
         points = points_of(mine, found, table.patients, settings, baseline, gaps)
         curves[label] = LabelCurves(**table.counts(), points=tuple(points))
-    whole = [label for label in labels if all(shot in measured for shot in planned if shot.label == label)]
+    whole, possible = complete(planned, measured)
     few_shot = FewShot(
         baseline=baseline,
         shots=tuple(sorted({shot.k for shot in planned})),
@@ -146,7 +146,7 @@ def summarize_shots(
         mean=MeanCurves(
             labels=tuple(whole),
             left_out=tuple(label for label in labels if label not in whole),
-            points=tuple(mean_points(planned, [tables[label] for label in whole], settings, baseline)),
+            points=tuple(mean_points(planned, [tables[label] for label in whole], possible, settings, baseline)),
         ),
         skipped=tuple(Gap(**shot._asdict(), reason=reason) for shot, reason in skipped.items()),
         failed=tuple(Gap(**shot._asdict(), reason=reason) for shot, reason in failed.items()),
@@ -202,17 +202,30 @@ def nothing_at(shots: Sequence[Shot], reason: str) -> list[CurvePoint]:
     return [CurvePoint(initialization=name, k=k, **empty, status="n/a", reason=reason) for name, k in places]
 
 
+def complete(planned: Sequence[Shot], measured: Measured) -> tuple[list[str], set[int]]:
+    """Return the labels that enter the mean, and the k at which there is one."""
+    lacking = {(shot.label, shot.k) for shot in planned if shot not in measured}
+    possible = {shot.k for shot in planned if (shot.label, shot.k) not in lacking}
+    labels = dict.fromkeys(shot.label for shot in planned)
+    return [label for label in labels if possible and not any((label, k) in lacking for k in possible)], possible
+
+
 def mean_points(
-    planned: Sequence[Shot], tables: Sequence[LabelScores], settings: Bootstrap, baseline: str | None
+    planned: Sequence[Shot],
+    tables: Sequence[LabelScores],
+    possible: set[int],
+    settings: Bootstrap,
+    baseline: str | None,
 ) -> list[CurvePoint]:
-    """Average the curves of labels that have all runs; the scarcest label decides whether there is an interval."""
+    """Average the curves of labels; the scarcest label decides whether there is an interval."""
     if not tables:
         return nothing_at(planned, "no label has all runs")
-    places = list(dict.fromkeys(shot._replace(label="") for shot in planned))
+    gone = nothing_at([shot for shot in planned if shot.k not in possible], "no label has all runs")
+    places = list(dict.fromkeys(shot._replace(label="") for shot in planned if shot.k in possible))
     runs = [[place._replace(label=table.label) for place in places] for table in tables]
     values, replicates = mean_over_labels(tables, runs, settings, METRICS)
     measured = {place: (values[:, column], replicates[:, column]) for column, place in enumerate(places)}
-    return points_of(places, measured, scarcest(tables), settings, baseline, {})
+    return points_of(places, measured, scarcest(tables), settings, baseline, {}) + gone
 
 
 def table_of_runs(

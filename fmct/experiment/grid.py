@@ -6,14 +6,14 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fmct.console.errors import UsageError
 from fmct.experiment.combination import Combination
-from fmct.experiment.loading import load_experiment
+from fmct.experiment.loading import check_yaml, load_experiment
 from fmct.experiment.starting import SCRATCH, from_scratch
 from fmct.experiment.sweep_file import SweepConfig
 
@@ -52,7 +52,7 @@ def combinations_of(
     Args:
         sweep: the sweep.
         source: its file, for messages.
-        overlays: files laid over the configs of every stage.
+        overlays: files laid over the configs of every stage, and over what the sweep file sets for all runs of one.
         runs: folder that holds the sweep's folder; None: `trainer.runs` of the first experiment.
 
     Raises:
@@ -62,15 +62,17 @@ def combinations_of(
     if runs is None:
         first = next(iter(sweep.all_stages().values()))
         runs = load_experiment([*first.configs, *overlays]).trainer.runs
+    laid_over = {key for path in overlays for key in dotted_keys(check_yaml(path))}
     stages: dict[str, list[Combination]] = {}
     for name, stage in sweep.all_stages().items():
         configs = [*stage.configs, *overlays]
         folder = runs / sweep.name / name
+        constants = {key: value for key, value in stage.set.items() if key not in laid_over}
         stages[name] = []
         for choice in choices(sweep, name, values):
             flags = ["--name", run_name(sweep, choice), "--trainer.runs", str(folder)]
             given = {sweep.bare(key): value.value for key, value in choice.items() if sweep.concerns(key, name)}
-            for key, constant in {**stage.set, **given}.items():
+            for key, constant in {**constants, **given}.items():
                 flags.append(f"--{key}={json.dumps(constant, ensure_ascii=False)}")
             try:
                 if stage.weights_from is not None:
@@ -87,6 +89,14 @@ def combinations_of(
             shown = {key: choice[key].shown if key in choice else None for key in sweep.grid}
             stages[name].append(Combination(experiment, configs, flags, shown, stage.evaluate))
     return stages
+
+
+def dotted_keys(section: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the keys of a YAML file, sections and all."""
+    for key, value in section.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from dotted_keys(value, f"{prefix}{key}.")
 
 
 def values_of(key: str, given: list[Any] | dict[str, Any], source: Path) -> list[Value]:
