@@ -12,7 +12,7 @@ EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
 def write_cohort(folder: Path, sites: int = 2, train: int = 16, test: int = 24) -> TinyCohort:
-    """Write scans of which each site has as many for training and for testing; odd ones have ICH, every other pair SDH."""
+    """Write so many scans of each site for training and for testing; odd ones have ICH, every other pair has SDH."""
     per_site = train + test
     cohort = make_cohort(folder, scans=sites * per_site)
     frame = pd.read_csv(cohort.manifest, dtype=str, keep_default_na=False)

@@ -152,7 +152,9 @@ def read_sweep(path: Path) -> SweepConfig:
     try:
         sweep = SweepConfig.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(
+            error.errors(), key=lambda one: one["type"] != "extra_forbidden"
+        )  # else what it stood for is missing
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             known = keys_beside(first["loc"])
