@@ -83,8 +83,7 @@ def test_a_cpus_peak_is_measured() -> None:
     start = time.process_time()
     matrix @ matrix
     reached = 2 * 512**3 / (time.process_time() - start)
-    measured = measured_flops(torch.float32, torch.get_num_threads())
-    assert measured > 0.1 * reached  # other work on the machine slows either
+    assert measured_flops(torch.float32) > 0.1 * reached  # other work on the machine slows either
     assert peak_flops(torch.device("cpu"), torch.float32) is not None
     assert peak_flops(torch.device("meta"), torch.float32) is None
 

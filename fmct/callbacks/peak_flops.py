@@ -41,7 +41,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
         FLOP/s, or None where it isn't known: another GPU, a slice of one, another type than bfloat16 on a GPU.
     """
     if device.type == "cpu":
-        return measured_flops(dtype, torch.get_num_threads())
+        return cpu_peak_flops(dtype, torch.get_num_threads())
     if device.type != "cuda" or dtype is not torch.bfloat16:
         return None
     return gpu_peak_flops(torch.cuda.get_device_name(device))
@@ -56,13 +56,13 @@ def gpu_peak_flops(name: str) -> float | None:
 
 
 @cache
-def measured_flops(dtype: torch.dtype, threads: int) -> float:
-    """Measure what square matrix products reach on this CPU with torch's present threads: FLOP/s, the best of some.
+def cpu_peak_flops(dtype: torch.dtype, threads: int) -> float:
+    """Measure this CPU with so many threads, once per process: many short runs would wait for it each time."""
+    return measured_flops(dtype)
 
-    Args:
-        dtype: of the matrices.
-        threads: how many threads these are; a process measures once for each number.
-    """
+
+def measured_flops(dtype: torch.dtype) -> float:
+    """Measure what square matrix products reach on this CPU with torch's present threads: FLOP/s, the best of some."""
     matrix = torch.ones(SIDE, SIDE, dtype=dtype)
     best = float("inf")
     for _ in range(TRIES):
