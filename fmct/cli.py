@@ -20,6 +20,8 @@ COMMANDS = {
     "cache": "what is in a cache; remove volumes, or export them as NIfTI",
     "qc": "quality control of a cache in one HTML page",
     "fit": "pretrain or adapt a model as an experiment file says",
+    "fewshot": "curves of what a few labeled patients give, for several initializations",
+    "sweep": "a grid of runs in one file: locally or as SLURM arrays; transfer matrices, scaling studies",
     "evaluate": "predictions.parquet and metrics.json of a run on a manifest",
     "shortcuts": "how well embeddings tell site and scanner, which a model could lean on",
     "embed": "features of scans: a manifest, or plain DICOM and NIfTI paths",

@@ -29,8 +29,9 @@ class Embed(ScanInputs):
 
     weights: Path = Field(description="weight package, or a finished run")
     out: Path = Field(description="table to write (.parquet)")
-    pooling: Literal["cls", "mean", "max", "mean+max"] = Field(
-        "cls", description="what stands for a scan: its CLS token; mean or max over its patches; both, twice as wide"
+    pooling: Literal["cls", "mean", "max", "mean+max", "mean+std"] = Field(
+        "cls",
+        description="what stands for a scan: its CLS token, or what its patches have in common; + is twice as wide",
     )
 
     def run(self) -> ExitCode:
@@ -40,7 +41,8 @@ class Embed(ScanInputs):
         import torch
 
         from fmct.console.progress import track
-        from fmct.models.packaged import as_batch, load_package
+        from fmct.data.feature_table import MADE
+        from fmct.models.packaged import SUMS, as_batch, load_package, package_folder, sha256
 
         if self.out.suffix != ".parquet":
             raise UsageError("embeddings are written as Parquet", self.out, "give --out a name ending in .parquet")
@@ -62,8 +64,10 @@ class Embed(ScanInputs):
             raise nothing_read(self.inputs, "embedded")
         matrix = np.stack(list(rows.values()))
         columns = {f"e{i:04d}": matrix[:, i] for i in range(matrix.shape[1])}
+        table = pd.DataFrame({"scan_id": list(rows)} | columns)
+        table.attrs = {MADE: {"pooling": self.pooling, "weights": sha256(package_folder(self.weights) / SUMS)}}
         with atomic_path(self.out) as temporary:
-            pd.DataFrame({"scan_id": list(rows)} | columns).to_parquet(temporary, index=False)
+            table.to_parquet(temporary, index=False)
         print(f"wrote {len(rows)} embeddings of width {matrix.shape[1]} to {self.out}")
         return ExitCode.SOME_REJECTED if failures else ExitCode.DONE
 

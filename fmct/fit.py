@@ -23,8 +23,7 @@ from fmct.console.errors import ExitCode, UsageError
 from fmct.data.quarantine import QUARANTINE
 from fmct.experiment.loading import as_record, load_experiment
 from fmct.experiment.probing import fit_probe
-from fmct.experiment.run_record import read_environment
-from fmct.experiment.runs import begin, run_folder, write_environment
+from fmct.experiment.runs import begin, is_finished, run_folder, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.experiment.speaking import first_to_speak
 from fmct.experiment.weights import export_run, initial_backbone, setting_of
@@ -88,7 +87,7 @@ def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
     trainer = experiment.trainer.build(run_folder(experiment), watching)
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     start = begin(experiment, fresh=fresh, first_process=first_process)
-    if start.checkpoint and read_environment(start.folder).get("finished"):
+    if is_finished(start.folder):
         say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
         return start.folder
     say(

@@ -44,13 +44,13 @@ class FindShortcuts(Command):
         """Join embeddings and manifest, predict, and print the table."""
         import numpy as np
 
+        from fmct.data.feature_table import read_features
         from fmct.data.manifest import read_manifest
         from fmct.evaluation.confidence import Bootstrap
-        from fmct.evaluation.embeddings import read_embeddings
         from fmct.evaluation.grouping import check_columns
         from fmct.evaluation.shortcuts import find_shortcuts
 
-        features, scans = read_embeddings(self.embeddings), read_manifest(self.data)
+        features, scans = read_features([self.embeddings]).frame, read_manifest(self.data)
         by = names_in(self.by)
         check_columns(by, [str(name) for name in scans.columns], str(self.data))
         if self.split != "all":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from pydantic_settings import CliPositionalArg
 
 from fmct.console.command import Command, main
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from fmct.data.feature_table import FeatureTable
     from fmct.data.volume_file import Voxels
 
 SHOWN = ("patient_id", "site", "split", "age", "sex")
@@ -65,11 +66,12 @@ class Similar(Command):
 
     def run(self) -> ExitCode:
         """Look up or embed the scan, rank the others, print and draw them."""
-        from fmct.evaluation.similarity import nearest_scans, read_embeddings
+        from fmct.data.feature_table import read_features
+        from fmct.evaluation.similarity import nearest_scans
 
         self._check()
-        scan_ids, bank = read_embeddings(self.table)
-        query = self._query(scan_ids, bank)
+        embedded = read_features([self.table])
+        query = self._query(embedded)
         manifest = self._manifest()
         patients = self._patients(query, manifest)
         without = set(query.names)
@@ -79,7 +81,7 @@ class Similar(Command):
                     "the manifest doesn't say whose scan this is", f"{self.data}, scan {self.scan}", "index it first"
                 )
             without |= set(manifest.index[manifest["patient_id"].isin(patients)])
-        ranked = nearest_scans(query.features, scan_ids, bank, self.k, without)
+        ranked = nearest_scans(query.features, embedded.scan_ids, embedded.values, self.k, without)
         rows = [self._row(scan_id, similarity, manifest, patients) for scan_id, similarity in ranked]
         if not rows:
             raise UsageError("there is no other scan to compare with", self.table, "embed more scans")
@@ -102,11 +104,11 @@ class Similar(Command):
         if self.other_patients and self.data is None:
             raise UsageError("--other-patients needs to know whose scans they are", where, "add --data MANIFEST")
 
-    def _query(self, scan_ids: list[str], bank: NDArray[np.float32]) -> Query:
-        if self.scan in scan_ids:
-            return Query({self.scan}, bank[scan_ids.index(self.scan)])
+    def _query(self, embedded: FeatureTable) -> Query:
+        if self.scan in embedded.row_of:
+            return Query({self.scan}, embedded.of(self.scan))
         if not Path(self.scan).exists():
-            guess = nearest(self.scan, scan_ids)
+            guess = nearest(self.scan, embedded.scan_ids)
             fix = f"did you mean {guess}?" if guess else "give a scan_id of the table, a DICOM folder or a NIfTI file"
             raise UsageError(f"{self.scan} is neither a scan of the table nor a file", self.table, fix)
         if self.weights is None:
@@ -115,12 +117,17 @@ class Similar(Command):
             )
         from fmct.data.rules import parse_rules
         from fmct.data.scan_inputs import FoundScan, of_disk
-        from fmct.models.packaged import as_batch, load_package
+        from fmct.models.packaged import SUMS, as_batch, load_package, package_folder, sha256
+        from fmct.models.pooling import Pooling, pooled_width
 
         model = load_package(self.weights)
-        if model.backbone.width != bank.shape[1]:
+        pooling = TypeAdapter[Pooling](Pooling).validate_python(embedded.made.get("pooling", "cls"))
+        width, there = pooled_width(model.backbone.width, pooling), embedded.values.shape[1]
+        made_by_others = embedded.made.get("weights") not in {None, sha256(package_folder(self.weights) / SUMS)}
+        if width != there or made_by_others:
+            found = f"these weights give {width} features, the table has {there}"
             raise UsageError(
-                f"these weights give {model.backbone.width} features, the table has {bank.shape[1]}",
+                found if width != there else "other weights made the table",
                 self.weights,
                 "name the weights that made the table, or make it anew with `fmct embed`",
             )
@@ -132,7 +139,7 @@ class Similar(Command):
                 f"expected one scan, found {len(scans)}{reasons}", self.scan, "name one series' folder or file"
             )
         voxels = scans[0].volume.voxels
-        return Query({scans[0].scan_id}, model.features(as_batch(voxels))[0].numpy(), voxels)
+        return Query({scans[0].scan_id}, model.features(as_batch(voxels), pooling)[0].numpy(), voxels)
 
     def _manifest(self) -> pd.DataFrame | None:
         if self.data is None:

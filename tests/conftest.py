@@ -22,6 +22,11 @@ TIMED = ["train/scans_per_second", "train/data_wait", "train/tflop_per_scan", "t
 """Columns of metrics.csv that two runs of the same experiment don't share."""
 
 
+def is_sweep(path: Path) -> bool:
+    """Whether a file in experiments/ is a grid of runs rather than one run."""
+    return "\ngrid:" in path.read_text()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real scans, label files and golden numbers, outside the repository."""

@@ -37,6 +37,36 @@ except ProcessLookupError:
 """
 
 
+ARRAY_SBATCH = """#!{python}
+import os, pathlib, re, subprocess, sys
+folder = pathlib.Path({folder!r})
+script = pathlib.Path(sys.argv[-1]).read_text()
+if (folder / "refuse").exists():
+    sys.exit("sbatch: error: invalid partition specified: nowhere")
+number = len(list(folder.glob("*.sh"))) + 1
+(folder / f"{{number}}.sh").write_text(script)
+(folder / f"{{number}}.words").write_text("\\n".join(sys.argv[1:-1]))
+array = re.search(r"#SBATCH --array=0-(\\d+)", script)
+for element in range(int(array[1]) + 1) if array else [None]:
+    own = {{}} if element is None else {{"SLURM_ARRAY_TASK_ID": str(element)}}
+    log = open(folder / f"{{number}}_{{element}}.log", "w")
+    job = subprocess.run(["bash", str(folder / f"{{number}}.sh")], env=os.environ | own, stdout=log, stderr=log)
+    (folder / f"{{number}}_{{element}}.code").write_text(str(job.returncode))
+print(f"{{number}};cluster")
+"""
+
+
+def install_arrays(folder: Path) -> Path:
+    """Write an `sbatch` that runs a batch file at once, each element of its array in turn; jobs are kept beside it."""
+    state = folder / "slurm_state"
+    state.mkdir()
+    commands = folder / "slurm_bin"
+    commands.mkdir()
+    (commands / "sbatch").write_text(ARRAY_SBATCH.format(python=sys.executable, folder=str(state)))
+    (commands / "sbatch").chmod(0o755)
+    return commands
+
+
 def install(folder: Path) -> Path:
     """Write the three commands, and return the folder to put on the PATH; jobs are kept beside it.
 

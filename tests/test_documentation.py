@@ -6,7 +6,7 @@ import itertools
 import re
 from pathlib import Path
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, is_sweep
 
 from fmct.cli import COMMANDS
 from fmct.data.manifest import COLUMNS
@@ -70,6 +70,7 @@ def purpose(path: Path) -> str:
 def test_the_table_of_experiments_is_current() -> None:
     folder = REPOSITORY / "experiments"
     files = sorted(folder.rglob("*.yaml"), key=lambda path: (path.parent != folder, str(path)))
+    files.sort(key=is_sweep)  # in a table of their own, after the others
     expected = [f"| `{path.relative_to(folder).with_suffix('')}` | {purpose(path)} |" for path in files]
     rows = [line for line in (folder / "README.md").read_text().splitlines() if line.startswith("| `")]
     assert rows == expected, "the table should be\n" + "\n".join(expected)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import is_sweep
 
 from fmct.console.errors import UsageError
 from fmct.experiment.config import differences
@@ -18,7 +19,8 @@ from fmct.tasks.mae import MAEConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXPERIMENTS = REPOSITORY / "experiments"
-FILES = sorted(EXPERIMENTS.glob("*.yaml")) + sorted((EXPERIMENTS / "demo").glob("*.yaml"))
+FILES = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if not is_sweep(path)]
+FILES += sorted((EXPERIMENTS / "demo").glob("*.yaml"))
 SMOKE = EXPERIMENTS / "pretrain_mae_smoke.yaml"
 
 

@@ -22,7 +22,7 @@ from fmct.models.vit3d import ViT3DConfig
 from fmct.views.network_input import InputConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "max", "mean+max")
+POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "max", "mean+max", "mean+std")
 
 
 def package(folder: Path, pooling: Pooling = "cls") -> PackagedModel:
@@ -40,7 +40,8 @@ def package(folder: Path, pooling: Pooling = "cls") -> PackagedModel:
 def by_hand(tokens: torch.Tensor, pooling: Pooling) -> np.ndarray:
     patches = tokens[0, 3:].numpy().astype(np.float64)  # after CLS and two registers
     parts = {"cls": [tokens[0, 0].numpy()], "mean": [patches.mean(0)], "max": [patches.max(0)]}
-    return np.concatenate(parts["mean"] + parts["max"] if pooling == "mean+max" else parts[pooling])
+    parts |= {"mean+max": parts["mean"] + parts["max"], "mean+std": [*parts["mean"], patches.std(0)]}
+    return np.concatenate(parts[pooling])
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from fmct.console.errors import UsageError
+from fmct.data.feature_table import read_features
 from fmct.evaluation.confidence import Bootstrap
 from fmct.evaluation.curve_bands import PLACES, curve_band, precision_heights, roc_heights
-from fmct.evaluation.embedding_map import MOST_GROUPS, embedding_figure, group_colors, places_of, read_embeddings
+from fmct.evaluation.embedding_map import MOST_GROUPS, embedding_figure, group_colors, places_of
 from fmct.evaluation.figures import Look
 from fmct.evaluation.radar import radar_figure, radar_labels
 from fmct.evaluation.summary import LabelMetrics, label_metrics
@@ -100,13 +100,13 @@ def test_radar_needs_three_labels_and_every_run() -> None:
     assert radar_figure(LOOKS, gaps) is None
 
 
-def table(tmp_path: Path, n: int = 60, **changes: object) -> Path:
+def table(tmp_path: Path, n: int = 60) -> Path:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(n, 5)), columns=[f"e{i:04d}" for i in range(5)])
     frame["e0000"] += 8.0 * (np.arange(n) % 2)
     frame.insert(0, "scan_id", [f"{i:04d}" for i in range(n)])
     path = tmp_path / "e.parquet"
-    frame.assign(**changes).to_parquet(path)
+    frame.to_parquet(path)
     return path
 
 
@@ -125,7 +125,7 @@ def manifest_rows(n: int) -> pd.DataFrame:
 
 
 def test_map_keeps_neighbors_and_repeats(tmp_path: Path) -> None:
-    features = read_embeddings(table(tmp_path))
+    features = read_features([table(tmp_path)]).frame
     assert list(features.index[:2]) == ["0000", "0001"]  # identifiers stay text
     places = places_of(features.to_numpy(), seed=1)
     assert np.array_equal(places, places_of(features.to_numpy(), seed=1))
@@ -144,16 +144,3 @@ def test_commonest_groups_are_named_and_gray_means_nothing_found() -> None:
     many = pd.Series([f"scanner {i}" for i in range(MOST_GROUPS + 3) for _ in range(i + 1)])
     assert "others" in group_colors(many)
     assert len(group_colors(many)) == MOST_GROUPS + 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"scan_id": "x"}, "more than once"),
-        ({"e0001": np.inf}, "aren't finite"),
-        ({"e0000": "a", "e0001": "a", "e0002": "a", "e0003": "a"}, "too few"),
-    ],
-)
-def test_tables_that_are_no_embeddings_are_refused(changes: dict[str, object], said: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=said):
-        read_embeddings(table(tmp_path, **changes))

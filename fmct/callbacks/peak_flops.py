@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import cache
 
 import torch
 
@@ -40,7 +41,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
         FLOP/s, or None where it isn't known: another GPU, a slice of one, another type than bfloat16 on a GPU.
     """
     if device.type == "cpu":
-        return measured_flops(dtype)
+        return cpu_peak_flops(dtype, torch.get_num_threads())
     if device.type != "cuda" or dtype is not torch.bfloat16:
         return None
     return gpu_peak_flops(torch.cuda.get_device_name(device))
@@ -52,6 +53,12 @@ def gpu_peak_flops(name: str) -> float | None:
     if "mig" in words:  # a slice of a GPU
         return None
     return next((1e12 * peak for needed, peak in BF16_DENSE_TFLOPS if words.issuperset(needed)), None)
+
+
+@cache
+def cpu_peak_flops(dtype: torch.dtype, threads: int) -> float:
+    """Measure this CPU with so many threads, once per process: many short runs would wait for it each time."""
+    return measured_flops(dtype)
 
 
 def measured_flops(dtype: torch.dtype) -> float:

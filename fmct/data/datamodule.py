@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from fmct.console.errors import UsageError
 from fmct.data.cache_folders import SETTINGS_FILE
 from fmct.data.dataset import Batch, ScanDataset
+from fmct.data.fraction import share_of_patients
 from fmct.data.loader import ScanLoader, scan_loader
 from fmct.data.manifest import read_manifest
 from fmct.data.presets import IsotropicSettings
@@ -53,6 +54,13 @@ class DataConfig(Config):
         False, description="train on soft:NAME, the share of readers, where the manifest has it; validation stays hard"
     )
     sites: tuple[str, ...] | None = Field(None, min_length=1, description="only these sites; null: all")
+    fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the training patients, alike in site; a smaller share is part of a larger one",
+    )
+    fraction_seed: int = Field(0, ge=0, description="decides who they are, apart from the run's own seed")
     sampling: SamplingConfig = Field(
         ShuffledSampling(), description="shuffled: every scan once per epoch; balanced: positives as often as negatives"
     )
@@ -103,7 +111,7 @@ class ScanDataModule(L.LightningDataModule):
         frame = read_manifest(config.manifest)
         if config.sites is not None:
             frame = self._of_sites(frame, config.sites)
-        self.train = self._dataset(frame, config.train_splits, config.soft_labels, config.shots)
+        self.train = self._dataset(frame, config.train_splits, training=True)
         self.order = config.sampling.build(self.train.targets, self.labels, seed)
         has_val = bool(frame["split"].isin(config.val_splits).any()) if config.val_splits else False
         self.val = self._dataset(frame, config.val_splits) if has_val else None
@@ -123,9 +131,7 @@ class ScanDataModule(L.LightningDataModule):
             )
         return frame[frame["site"].isin(sites)]
 
-    def _dataset(
-        self, frame: pd.DataFrame, splits: Sequence[str], soft: bool = False, shots: ShotsConfig | None = None
-    ) -> ScanDataset:
+    def _dataset(self, frame: pd.DataFrame, splits: Sequence[str], training: bool = False) -> ScanDataset:
         chosen = frame[frame["split"].isin(splits)]
         if chosen.empty:
             counts = ", ".join(f"{name or '(empty)'}: {n}" for name, n in frame["split"].value_counts().items())
@@ -136,8 +142,10 @@ class ScanDataModule(L.LightningDataModule):
                 "assign splits with `fmct split`, or change data.train_splits / data.val_splits",
             )
         rows = self._available(chosen)
-        rows = shots.choose(rows, self.config.manifest) if shots else rows
-        return self._make(rows, soft)
+        if training:
+            rows = share_of_patients(rows, self.config.fraction, self.config.fraction_seed)
+            rows = self.config.shots.choose(rows, self.config.manifest) if self.config.shots else rows
+        return self._make(rows, training and self.config.soft_labels)
 
     def _available(self, frame: pd.DataFrame) -> pd.DataFrame:
         return cached_rows(frame, self.cache, self.config.manifest)

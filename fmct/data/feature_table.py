@@ -6,8 +6,8 @@ N scans, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from fmct.console.errors import UsageError, nearest
 from fmct.data.manifest import number_column, read_table, row_name, text_column
 
 NAMED = 5
+MADE = "fmct.features"
+"""Key in the metadata of a Parquet table, under which `fmct embed` notes how it was made."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,19 @@ class FeatureTable:
         columns: (D,) names of the features.
         scan_ids: (N,) names of the scans.
         values: (N, D) float32, finite.
+        made: how the first table was made, as `fmct embed` notes it: `pooling`, `weights` (their checksum).
     """
 
     paths: tuple[Path, ...]
     columns: tuple[str, ...]
     scan_ids: tuple[str, ...]
     values: NDArray[np.float32]
+    made: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The features by scan_id, float64."""
+        return pd.DataFrame(self.values.astype(np.float64), index=list(self.scan_ids), columns=list(self.columns))
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -69,7 +78,7 @@ class FeatureTable:
                 "give the table that the same model made; `column` names must stay as they were",
             )
         order = [place[name] for name in columns]
-        return FeatureTable(self.paths, tuple(columns), self.scan_ids, self.values[:, order])
+        return FeatureTable(self.paths, tuple(columns), self.scan_ids, self.values[:, order], self.made)
 
     def present(self, frame: pd.DataFrame, only_present: bool, option: str) -> pd.DataFrame:
         """Return the rows of a manifest whose scans the table has.
@@ -124,7 +133,7 @@ def read_features(paths: Sequence[Path]) -> FeatureTable:
                 )
             file_of[scan_id] = table.paths[0]
     values = np.concatenate([table.values for table in same])
-    return FeatureTable(tuple(paths), first.columns, tuple(file_of), values)
+    return FeatureTable(tuple(paths), first.columns, tuple(file_of), values, first.made)
 
 
 def read_one(path: Path) -> FeatureTable:
@@ -163,7 +172,7 @@ def read_one(path: Path) -> FeatureTable:
             f"{path}, {row_name(frame, row)}",
             "make their features again, or remove the rows",
         )
-    return FeatureTable((path,), tuple(columns), tuple(names), values)
+    return FeatureTable((path,), tuple(columns), tuple(names), values, frame.attrs.get(MADE, {}))
 
 
 def some(names: Sequence[str]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
 
 from fmct.console.errors import UsageError
+from fmct.data.fraction import rank_of
 from fmct.data.manifest import LABEL_PREFIX
 from fmct.experiment.config import Config
 
@@ -44,8 +44,8 @@ class ShotsConfig(Config):
         ranks = pd.DataFrame(
             {
                 "value": value,
-                "patient_rank": [self._rank(name) for name in known["patient_id"]],
-                "scan_rank": [self._rank(name) for name in known["scan_id"]],
+                "patient_rank": [rank_of(name, self.seed) for name in known["patient_id"]],
+                "scan_rank": [rank_of(name, self.seed) for name in known["scan_id"]],
             }
         ).sort_values(["patient_rank", "scan_rank"])
         first = ranks.drop_duplicates("patient_rank")
@@ -61,6 +61,3 @@ class ShotsConfig(Config):
             )
         chosen = first.groupby("value").head(self.k).index
         return frame.loc[chosen].sort_values("scan_id")
-
-    def _rank(self, name: str) -> str:
-        return hashlib.sha256(f"{self.seed}:{name}".encode()).hexdigest()

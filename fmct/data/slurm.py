@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -22,6 +22,7 @@ from fmct.console.errors import FmctError, UsageError, nearest
 from fmct.data.worker_environment import WORKER_ENVIRONMENT
 from fmct.experiment.config import Config
 
+Asked = TypeVar("Asked", bound=Config)
 SECONDS_BETWEEN_QUERIES = 20.0
 ROUNDS_IN_VAIN = 3
 SECONDS_TO_CLOSE = 10.0
@@ -44,7 +45,21 @@ class SlurmJobs(Config):
 
 
 def parse_slurm(text: str) -> SlurmJobs:
-    """Read what `--slurm` says: KEY=VALUE, separated by commas.
+    """Read what `--slurm` says of workers: KEY=VALUE, separated by commas.
+
+    Raises:
+        UsageError: naming the key that is unknown, missing or wrong, and for an unknown one the nearest.
+    """
+    return parse_keys(text, SlurmJobs, EXAMPLE)
+
+
+def parse_keys(text: str, model: type[Asked], example: str) -> Asked:
+    """Read KEY=VALUE, separated by commas.
+
+    Args:
+        text: what `--slurm` says.
+        model: the class that says which keys there are.
+        example: a right one, for messages.
 
     Raises:
         UsageError: naming the key that is unknown, missing or wrong, and for an unknown one the nearest.
@@ -52,20 +67,20 @@ def parse_slurm(text: str) -> SlurmJobs:
     values: dict[str, str] = {}
     for item in filter(None, (item.strip() for item in text.split(","))):
         key, equals, value = item.partition("=")
-        if key not in SlurmJobs.model_fields:
-            guess = nearest(key, SlurmJobs.model_fields)
-            fix = f"did you mean {guess!r}?" if guess else f"known keys: {', '.join(SlurmJobs.model_fields)}"
+        if key not in model.model_fields:
+            guess = nearest(key, model.model_fields)
+            fix = f"did you mean {guess!r}?" if guess else f"known keys: {', '.join(model.model_fields)}"
             raise UsageError(f"unknown key {key!r}", FLAG, fix)
         if not equals or not value:
-            raise UsageError(f"{key} has no value", FLAG, f"write KEY=VALUE, as in {EXAMPLE}")
+            raise UsageError(f"{key} has no value", FLAG, f"write KEY=VALUE, as in {example}")
         values[key] = value
     try:
-        return SlurmJobs.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
         problem = "is missing" if first["type"] == "missing" else f"is {first['input']!r}: {first['msg']}"
-        raise UsageError(f"{key} {problem}", FLAG, f"{key}: {SlurmJobs.model_fields[key].description}") from error
+        raise UsageError(f"{key} {problem}", FLAG, f"{key}: {model.model_fields[key].description}") from error
 
 
 class SlurmQueue:

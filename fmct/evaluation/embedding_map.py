@@ -7,7 +7,6 @@ lean on that. The map shows neighborhoods, not distances: what lies far apart in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from fmct.console.errors import UsageError, require_file
 from fmct.data.manifest import label_columns
 from fmct.evaluation.figures import MUTED, PALETTE, figure, png
 
@@ -27,31 +25,6 @@ MOST_GROUPS: Final = 6
 FEWEST_SCANS: Final = 10
 PANEL_IN: Final = 3.1
 COLUMNS: Final = 3
-
-
-def read_embeddings(path: Path) -> pd.DataFrame:
-    """Read a table of `fmct embed` or of any other source: scan_id, then numbers.
-
-    Raises:
-        UsageError: when it isn't one, scans repeat, or a value isn't finite.
-    """
-    require_file(path, "the table of embeddings", "make it with `fmct embed`")
-    fix = "give a Parquet table with a column scan_id and numeric columns, as `fmct embed` writes it"
-    try:
-        table = pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise UsageError(f"not a Parquet table: {error}", path, fix) from error
-    if "scan_id" not in table:
-        raise UsageError("the table has no column scan_id", path, fix)
-    features = table.set_index(table["scan_id"].astype(str)).drop(columns="scan_id").select_dtypes("number")
-    if features.shape[1] < 2 or len(features) < FEWEST_SCANS:
-        raise UsageError(f"{features.shape[1]} numeric columns and {len(features)} scans are too few", path, fix)
-    if features.index.has_duplicates:
-        repeated = features.index[features.index.duplicated()][0]
-        raise UsageError(f"scan {repeated} is there more than once", path, "leave one row per scan")
-    if not np.isfinite(features.to_numpy(float)).all():
-        raise UsageError("some values aren't finite", path, "make the table anew")
-    return features
 
 
 def places_of(features: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:

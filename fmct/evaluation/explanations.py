@@ -77,7 +77,7 @@ class Explainer:
 
     def __init__(self, model: PackagedModel, kinds: Sequence[MapKind], labels: Sequence[str]) -> None:
         self.model = model
-        self.input = model.config.input
+        self.input = model.input
         self.kinds = kinds
         self.labels = labels
         self.colors: TokenColors | None = None
@@ -221,7 +221,7 @@ def check_kinds(model: PackagedModel, kinds: Sequence[MapKind]) -> None:
 
 def network_grid(model: PackagedModel, volume: Volume) -> VoxelGrid:
     """Return where the voxels of the network's input are."""
-    side = model.config.input.voxels
+    side = model.input.voxels
     grid = VoxelGrid.of_volume(volume)
     return VoxelGrid(lattice_affine(INPUT_VOXELS, side, grid), (side, side, side))
 
@@ -229,6 +229,6 @@ def network_grid(model: PackagedModel, volume: Volume) -> VoxelGrid:
 def head_mask(model: PackagedModel, volume: Volume) -> NDArray[np.bool_]:
     """Mark the voxels of the network's input that aren't air: (Z, Y, X) bool."""
     volumes = as_batch(volume.voxels)
-    network = model.config.input
+    network = model.input
     marked = network.foreground(network.sampled(volumes, identity(1)), volumes, (1, 1, 1))[0]
     return marked.reshape((network.voxels,) * 3).numpy()

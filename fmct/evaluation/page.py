@@ -16,13 +16,14 @@ import yaml
 
 from fmct import __version__
 from fmct.console.errors import UsageError
+from fmct.data.feature_table import read_features
 from fmct.data.manifest import read_manifest
 from fmct.evaluation import wording
 from fmct.evaluation.cohort import manifests_of
 from fmct.evaluation.confidence import Bootstrap
 from fmct.evaluation.curves import Scores, known_scores, precision_recall_figure, roc_figure
 from fmct.evaluation.descriptions import run_labels
-from fmct.evaluation.embedding_map import embedding_figure, read_embeddings
+from fmct.evaluation.embedding_map import embedding_figure
 from fmct.evaluation.figures import Look, looks
 from fmct.evaluation.forest import forest_figure
 from fmct.evaluation.numbers import report_numbers
@@ -205,7 +206,7 @@ def maps_view(runs: Sequence[Run], tables: Sequence[Path]) -> list[dict[str, Any
     known = [read_manifest(path) for path in manifests if path.is_file()]
     views = []
     for table in tables:
-        features = read_embeddings(table)
+        features = read_features([table]).frame
         drawn = embedding_figure(features, pd.concat(known)) if known else None
         picture = (
             Picture.of(drawn[0], "Map of embeddings, colored by finding, by site and by scanner") if drawn else None

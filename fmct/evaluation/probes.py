@@ -38,7 +38,8 @@ class ProbeConfig(Config):
     """What a scan's features are, and what is tried on them."""
 
     pooling: Pooling = Field(
-        "cls", description="cls: the token for the scan; mean, max: over the tokens of places; mean+max: both"
+        "cls",
+        description="cls: the token for the scan; mean, max: over its patches; mean+max, mean+std: twice as wide",
     )
     c: tuple[PositiveFloat, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1, description="logreg: inverse strengths of the L2 penalty"

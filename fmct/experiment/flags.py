@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -103,3 +103,9 @@ def is_list(annotation: Any) -> bool:
 def has_list(annotation: Any) -> bool:
     """Say whether a field may hold a list."""
     return any(get_origin(one) in {tuple, list} for one in alternatives(annotation))
+
+
+def literals_in(annotations: Sequence[Any]) -> list[Any]:
+    """List the fixed values that fields may hold."""
+    allowed = [one for annotation in annotations for one in alternatives(annotation)]
+    return [value for one in allowed if get_origin(one) is Literal for value in get_args(one)]

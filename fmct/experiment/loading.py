@@ -63,13 +63,17 @@ def load_experiment(files: Sequence[Path], flags: Sequence[str] = ()) -> Experim
     return Experiment.model_construct(_fields_set=parsed.model_fields_set, **dict(parsed))
 
 
-def check_yaml(path: Path) -> None:
-    """Check that a file is there and holds a mapping.
+def check_yaml(path: Path, what: str = "the experiment file") -> dict[str, Any]:
+    """Check that a file is there and holds a mapping, and return it.
+
+    Args:
+        path: the file.
+        what: how errors call it.
 
     Raises:
         UsageError: when it doesn't, with the line that is broken.
     """
-    require_file(path, "the experiment file", "the files that come with fmct are in experiments/")
+    require_file(path, what, "the files that come with fmct are in experiments/")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -78,6 +82,7 @@ def check_yaml(path: Path) -> None:
         raise UsageError(f"not valid YAML: {getattr(error, 'problem', error)}", where, "mend the line") from error
     if not isinstance(content, dict):
         raise UsageError("the file holds no keys", path, "start from a file in experiments/")
+    return content
 
 
 def value_error(error: ValidationError, where: str) -> UsageError:

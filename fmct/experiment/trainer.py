@@ -55,6 +55,10 @@ class TrainerConfig(Config):
         "last", description="which weights are packaged: those at the end, or at the best validation"
     )
     keep_metric: str = Field("val/auroc", description="what is best by, of what validations log; for keep: best")
+    checkpoints: bool = Field(
+        True, description="false: none, for runs that are over so soon that one that was killed may start over"
+    )
+    tensorboard: bool = Field(True, description="false: no event files; metrics.csv has the same numbers")
     pictures_every_steps: int = Field(500, ge=0, description="reconstructions and views; 0 draws none")
     log_every_steps: int = Field(10, gt=0)
     deterministic: bool = Field(False, description="refuse operations that aren't reproducible bit for bit")
@@ -84,9 +88,10 @@ class TrainerConfig(Config):
         torch.set_float32_matmul_precision(self.matmul_precision)
         on_terminal = Console().is_terminal
         limit = [] if self.max_steps is None else [StepLimit(self.max_steps)]
+        saving = Checkpoints(folder / "checkpoints", self.checkpoint_every_epochs, self.checkpoint_every_steps)
         callbacks: list[Callback] = [
             *limit,  # first: it says which step is the last
-            Checkpoints(folder / "checkpoints", self.checkpoint_every_epochs, self.checkpoint_every_steps),
+            *([saving] if self.checkpoints else []),
             Throughput(),
             *watching,
             BarProgress() if on_terminal else PlainProgress(),
@@ -95,6 +100,7 @@ class TrainerConfig(Config):
             callbacks.append(BestWeights(self.keep_metric))
         if self.pictures_every_steps:
             callbacks.append(Pictures(folder / "pictures", self.pictures_every_steps))
+        events = [EventFile(folder / "tb")] if self.tensorboard else []
         try:
             return L.Trainer(
                 accelerator=self.accelerator,
@@ -111,7 +117,8 @@ class TrainerConfig(Config):
                 num_sanity_val_steps=0,
                 use_distributed_sampler=False,
                 enable_model_summary=False,
-                logger=[EventFile(folder / "tb"), MetricsTable(folder / "metrics.csv")],
+                enable_checkpointing=self.checkpoints,  # else Lightning saves in its own way
+                logger=[*events, MetricsTable(folder / "metrics.csv")],
                 callbacks=callbacks,
                 profiler=DataWait(),
                 default_root_dir=folder,

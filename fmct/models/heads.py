@@ -87,7 +87,7 @@ class LinearHeadConfig(Config):
     kind: Literal["linear"] = "linear"
     pooling: Pooling = Field(
         "cls",
-        description="what stands for a scan: cls, as published; mean or max over its patches; mean+max, twice as wide",
+        description="what stands for a scan: cls, as published; mean or max over its patches; mean+max, mean+std",
     )
 
     def build(self, width: int, labels: int, prefix_tokens: int = 1) -> LinearHead:

@@ -87,7 +87,7 @@ class PackagedModel(nn.Module):
             pooling: what stands for a scan, see `fmct.models.pooling`.
 
         Returns:
-            (B, D) float32, (B, 2 D) for `mean+max`.
+            (B, D) float32, (B, 2 D) for `mean+max` and `mean+std`.
         """
         prefix = prefix_tokens_of(self.backbone)
         return torch.cat([pooled(tokens, pooling, prefix).float() for tokens in self._one_by_one(volumes)])
