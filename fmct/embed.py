@@ -31,7 +31,7 @@ class Embed(ScanInputs):
     out: Path = Field(description="table to write (.parquet)")
     pooling: Literal["cls", "mean", "max", "mean+max", "mean+std"] = Field(
         "cls",
-        description="what stands for a scan: its CLS token, or what its patches have in common; + is twice as wide",
+        description="what stands for a scan: its CLS token, or what its patches share; + is twice as wide",
     )
 
     def run(self) -> ExitCode:
