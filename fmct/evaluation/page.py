@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from fmct import __version__
-from fmct.console.errors import UsageError
-from fmct.data.feature_table import read_features
-from fmct.data.manifest import read_manifest
 from fmct.evaluation import wording
-from fmct.evaluation.cohort import manifests_of
 from fmct.evaluation.confidence import Bootstrap
 from fmct.evaluation.curves import Scores, known_scores, precision_recall_figure, roc_figure
 from fmct.evaluation.descriptions import run_labels
-from fmct.evaluation.embedding_map import embedding_figure
+from fmct.evaluation.detail_tables import detail_rows, subgroup_tables
 from fmct.evaluation.figures import Look, looks
 from fmct.evaluation.forest import forest_figure
 from fmct.evaluation.numbers import report_numbers
+from fmct.evaluation.page_sections import Beside, embeddings_view, maps_view, studies_view
+from fmct.evaluation.picture import Picture
 from fmct.evaluation.radar import radar_figure
+from fmct.evaluation.reliability import reliability_figure
 from fmct.evaluation.results import DataSetResults, gather
 from fmct.evaluation.run_folder import Run, read_runs
 from fmct.evaluation.scans import cache_pictures, caches_of
@@ -35,27 +32,7 @@ from fmct.evaluation.tables import difference_groups, mean_rows, result_rows
 from fmct.evaluation.templates import fill
 from fmct.evaluation.training import loss_figure
 
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An embedded picture.
-
-    Attributes:
-        source: data URI.
-        alt: what it shows, in words.
-        caption: text under it, may be empty.
-    """
-
-    source: str
-    alt: str
-    caption: str = ""
-
-    @classmethod
-    def of(cls, content: bytes, alt: str, caption: str = "") -> Picture:
-        """Embed a PNG."""
-        return cls(f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}", alt, caption)
+NOTHING_BESIDE = Beside()
 
 
 @dataclass(frozen=True)
@@ -67,7 +44,7 @@ class Report:
 
 
 def make_report(
-    folders: Sequence[Path], title: str, settings: Bootstrap, scans_shown: int, embeddings: Sequence[Path] = ()
+    folders: Sequence[Path], title: str, settings: Bootstrap, scans_shown: int, beside: Beside = NOTHING_BESIDE
 ) -> Report:
     """Read runs, compare them and write the page.
 
@@ -76,7 +53,7 @@ def make_report(
         title: heading of the page.
         settings: of the bootstrap for differences between runs.
         scans_shown: how many scans of each cache to show.
-        embeddings: tables of `fmct embed` to draw maps of.
+        beside: embeddings, maps and studies.
 
     Raises:
         UsageError: when a folder is no run or a file in it is damaged.
@@ -85,7 +62,12 @@ def make_report(
     names = run_labels(runs)
     drawn = looks(names, [run.is_baseline for run in runs], [run.is_classifier for run in runs])
     gathered = gather(runs, names, settings)
-    numbers = report_numbers(runs, names, gathered, settings)
+    embedded = embeddings_view(runs, beside.embeddings, settings)
+    numbers = report_numbers(runs, names, gathered, settings) | {
+        "shortcuts": {one["path"]: one["shortcuts"] for one in embedded},
+        "few_shot": {str(path): study.model_dump(mode="json") for path, study in beside.studies.few_shot.items()},
+        "transfer": {str(path): study.model_dump(mode="json") for path, study in beside.studies.transfer.items()},
+    }
     context = {
         "title": title,
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -97,7 +79,9 @@ def make_report(
         "training": [training_view(run, look) for run, look in zip(runs, drawn, strict=True)],
         "pictures": [view for run, look in zip(runs, drawn, strict=True) if (view := pictures_view(run, look))],
         "caches": [cache_view(path, scans_shown) for path in caches_of(runs)],
-        "maps": maps_view(runs, embeddings),
+        "embeddings": embedded,
+        "maps": [maps_view(folder) for folder in beside.maps],
+        **studies_view(beside.studies),
         "provenance": [provenance_view(run, look) for run, look in zip(runs, drawn, strict=True)],
     }
     return Report(numbers, fill("report.html", context, "evaluation"))
@@ -127,6 +111,9 @@ def data_set_view(results: DataSetResults, drawn: Sequence[Look]) -> dict[str, A
         "radar": Picture.of(radar, f"Radar plot of AUROC on {results.name}; the table has the numbers")
         if radar
         else None,
+        "details": detail_rows(results, drawn),
+        "subgroups": subgroup_tables(results, drawn),
+        "reliability": [shown for label in results.labels if (shown := reliability_view(results, label, drawn))],
         "curves": [view for label in results.labels if (view := curves_view(results, label, drawn))],
     }
 
@@ -168,6 +155,15 @@ def curves_view(results: DataSetResults, label: str, drawn: Sequence[Look]) -> d
     }
 
 
+def reliability_view(results: DataSetResults, label: str, drawn: Sequence[Look]) -> Picture | None:
+    """Draw the reliability curves of one label; None where no run has any."""
+    found = [(drawn[run], result.calibration) for run in results.evaluated if (result := results.result(run, label))]
+    runs = [(look, calibration) for look, calibration in found if calibration]
+    if not runs:
+        return None
+    return Picture.of(reliability_figure(f"{label}: reliability", runs), f"Reliability of {label} on {results.name}")
+
+
 def training_view(run: Run, look: Look) -> dict[str, Any]:
     """Return the loss curves of one run, None where none was logged."""
     drawing = loss_figure(run, look)
@@ -180,11 +176,8 @@ def pictures_view(run: Run, look: Look) -> dict[str, Any] | None:
         return None
     pictures = []
     for subject, path in sorted(run.pictures.items()):
-        content = path.read_bytes()
-        if not content.startswith(PNG_MAGIC):
-            raise UsageError("not a PNG picture", path, "delete it, or let the run write it anew")
         caption = f"{subject.replace('_', ' ')}, step {int(path.stem.rpartition('step')[2]):,}"
-        pictures.append(Picture.of(content, f"{caption}, of {look.label}", caption))
+        pictures.append(Picture.read(path, f"{caption}, of {look.label}", caption))
     return {"look": look, "pictures": pictures}
 
 
@@ -198,21 +191,6 @@ def cache_view(path: Path, scans_shown: int) -> dict[str, Any]:
         "problem": shown.problem,
         "pictures": [Picture.of(content, f"{view} {scan_id}", scan_id) for scan_id, content in shown.pictures],
     }
-
-
-def maps_view(runs: Sequence[Run], tables: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return maps of embeddings, colored by what the runs' manifests say of the scans."""
-    manifests = [Path(manifest) for manifest in manifests_of(runs)] if tables else []
-    known = [read_manifest(path) for path in manifests if path.is_file()]
-    views = []
-    for table in tables:
-        features = read_features([table]).frame
-        drawn = embedding_figure(features, pd.concat(known)) if known else None
-        picture = (
-            Picture.of(drawn[0], "Map of embeddings, colored by finding, by site and by scanner") if drawn else None
-        )
-        views.append({"path": str(table), "picture": picture, "scans": drawn[1] if drawn else 0, "held": len(features)})
-    return views
 
 
 def provenance_view(run: Run, look: Look) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fmct.evaluation.descriptions import as_subject
 from fmct.evaluation.figures import Look
 from fmct.evaluation.results import Comparison, DataSetResults
 from fmct.evaluation.summary import LabelMetrics
-from fmct.evaluation.wording import count, interval, share, signed, signed_interval
+from fmct.evaluation.wording import count, interval, p_value, share, signed, signed_interval
 
 VERDICTS = {
     "higher": "better",
@@ -54,6 +54,7 @@ class DifferenceRow:
     auroc_ci: str
     ap: str
     ap_ci: str
+    p_holm: str
     verdict: str
     decided: bool
     note: str
@@ -138,6 +139,7 @@ def difference_row(one: Comparison, label: str, looks: Sequence[Look]) -> Differ
         auroc_ci=signed_interval(auroc.ci),
         ap=signed(ap.difference),
         ap_ci=signed_interval(ap.ci),
+        p_holm=p_value(auroc.p_holm),
         verdict=VERDICTS[auroc.verdict],
         decided=auroc.verdict in {"higher", "lower"},
         note=auroc.reason or auroc.note,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,8 +14,10 @@ from fmct.evaluation.predictions import read_predictions
 from fmct.evaluation.run_scores import LabelScores, side_by_side
 from fmct.evaluation.seed_means import COVERS, NOTHING, SeedMean, bootstrapped, mean_over_labels, scarcest, seed_mean
 from fmct.evaluation.summary import METRICS
-from fmct.experiment.combination import Combination
 from fmct.experiment.config import Config
+
+if TYPE_CHECKING:
+    from fmct.experiment.combination import Combination
 
 SEED = "seed"
 

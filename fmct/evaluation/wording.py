@@ -39,6 +39,11 @@ def signed_interval(bounds: Sequence[float] | None) -> str:
     return "no interval" if bounds is None else f"{signed(bounds[0])} to {signed(bounds[1])}"
 
 
+def p_value(value: float | None) -> str:
+    """Write a p value: 0.031; < 0.001; a dash where there is none."""
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def percent(confidence: float) -> str:
     """Write a confidence level: 95 %."""
     return f"{100 * confidence:g} %"
