@@ -134,7 +134,7 @@ def test_layers_and_the_head_learn_at_rates_of_their_own(tiny: TinyCohort) -> No
         (["--task.mode", "attentive", "--task.head.pooling", "mean"], "unknown key task.head.pooling"),
         (["--task.lora.rank", "4"], "task.lora has no effect with mode finetune"),
         (["--task.mode", "probe"], "'finetune', 'linear', 'attentive', 'lora', 'scratch'"),
-        (["--task.head.pooling", "median"], "'cls', 'mean', 'max' or 'mean+max'"),
+        (["--task.head.pooling", "median"], "'cls', 'mean', 'max', 'mean+max' or 'mean+std'"),
         (["--task.loss.gamma", "2"], "unknown key task.loss.gamma"),
         (
             ["--task.loss.kind", "focal", "--task.loss.alpha", "0.25", "--task.balance", "pos_weight"],

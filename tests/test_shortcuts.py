@@ -145,11 +145,11 @@ def test_command_prints_a_table_and_writes_json(
     ("change", "expected"),
     [
         (lambda t: t.drop(columns="scan_id"), "no column scan_id"),
-        (lambda t: t.assign(scan_id=range(len(t))), "scan_id holds numbers, not text"),
-        (lambda t: t[["scan_id"]], "no feature"),
-        (lambda t: pd.concat([t, t.head(2)]), "2 scans occur twice, the first is "),
-        (lambda t: t.assign(e0003=np.inf), "e0003 of scan"),
-        (lambda t: t.assign(e0003="x"), "e0003 of scan"),
+        (lambda t: t.assign(scan_id=range(len(t))), "the column 'scan_id' holds numbers, not text"),
+        (lambda t: t[["scan_id"]], "has no features"),
+        (lambda t: pd.concat([t, t.head(2)]), "2 scans come twice: "),
+        (lambda t: t.assign(e0003=np.inf), "e0003 is no finite number"),
+        (lambda t: t.assign(e0003="x"), "the column e0003 holds no numbers"),
         (lambda t: t.assign(scan_id=t["scan_id"] + "x"), "no scan of the manifest is in the table"),
     ],
 )

@@ -141,7 +141,7 @@ def test_tables_and_weights_that_do_not_fit_are_refused(
     assert "24 features, the table has 1" in capsys.readouterr().err
     pd.DataFrame({"scan_id": ["a"]}).to_parquet(wrong, index=False)
     assert main(["similar", "a", "--in", str(wrong)]) == 2
-    assert "no table of embeddings" in capsys.readouterr().err
+    assert "the feature table has no features" in capsys.readouterr().err
     assert main(["similar", "a", "--in", str(tmp_path / "gone.parquet")]) == 2
     (tmp_path / "nothing").mkdir()
     (tmp_path / "nothing" / "note.txt").write_text("x")

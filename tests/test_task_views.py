@@ -87,7 +87,7 @@ def test_views_differ_from_epoch_to_epoch_and_repeat_with_the_seed() -> None:
 
 def test_the_classifier_draws_its_views() -> None:
     x = torch.rand(5, 3, 16, 16, 16)
-    config = ClassifierConfig(labels=("ICH",))
+    config = ClassifierConfig(labels=("ICH",), mode="scratch")
 
     class Backbone(torch.nn.Module):
         width = 8

@@ -17,6 +17,8 @@ from fmct.evaluation.metrics import Floats
 from fmct.evaluation.wording import share
 
 WIDTH_IN, HEIGHT_IN = 4.4, 4.1
+MOST_BANDS = 3
+"""Of more runs in one figure no bands are drawn: they would hide one another."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def roc_figure(title: str, runs: Sequence[Scores]) -> bytes:
         axes = single_axes(drawing)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)))
         for run in runs:
-            run.draw_band(axes, "roc")
+            if len(runs) <= MOST_BANDS:
+                run.draw_band(axes, "roc")
             false_positive_rate, true_positive_rate, _ = roc_curve(run.target, run.score)
             axes.plot(false_positive_rate, true_positive_rate, color=run.look.color, linestyle=run.look.linestyle)
         axes.set(
@@ -70,7 +73,8 @@ def precision_recall_figure(title: str, runs: Sequence[Scores]) -> bytes:
         for prevalence in prevalences:
             axes.axhline(prevalence, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)))
         for run in runs:
-            run.draw_band(axes, "pr")
+            if len(runs) <= MOST_BANDS:
+                run.draw_band(axes, "pr")
             recall, precision = steps(run.target, run.score)
             axes.plot(recall, precision, color=run.look.color, linestyle=run.look.linestyle, drawstyle="steps-pre")
         dotted = f"dotted: prevalence {' and '.join(share(prevalence) for prevalence in prevalences)}"

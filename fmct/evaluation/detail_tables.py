@@ -10,7 +10,7 @@ from fmct.evaluation.figures import Look
 from fmct.evaluation.operating_points import OperatingPoint
 from fmct.evaluation.results import DataSetResults
 from fmct.evaluation.subgroups import Subgroup
-from fmct.evaluation.wording import interval, share, signed, signed_interval
+from fmct.evaluation.wording import MINUS, interval, share, signed, signed_interval
 
 SHOWN: Final = ("specificity", 0.90)
 """The threshold in the table; `--json` has the others."""
@@ -56,7 +56,7 @@ def detail_rows(results: DataSetResults, drawn: Sequence[Look]) -> list[tuple[st
                     specificity=specificity,
                     brier=f"{share(one.brier)} ({interval(one.brier_ci)})",
                     calibration_error=said(one.rmsce, one.rmsce_ci, ""),
-                    slope="n/a" if one.slope is None else f"{one.slope:.2f} ({plain_interval(one.slope_ci)})",
+                    slope="n/a" if one.slope is None else f"{plain(one.slope)} ({plain_interval(one.slope_ci)})",
                 )
             )
         if rows:
@@ -79,7 +79,12 @@ def said(value: float | None, bounds: tuple[float, float] | None, reason: str | 
 
 def plain_interval(bounds: tuple[float, float] | None) -> str:
     """Write an interval of numbers that are no shares."""
-    return "no interval" if bounds is None else f"{bounds[0]:.2f} to {bounds[1]:.2f}"
+    return "no interval" if bounds is None else f"{plain(bounds[0])} to {plain(bounds[1])}"
+
+
+def plain(value: float) -> str:
+    """Write a number that is no share, with a true minus."""
+    return f"{value:.2f}".replace("-", MINUS)
 
 
 def subgroup_tables(results: DataSetResults, drawn: Sequence[Look]) -> list[SubgroupTable]:
