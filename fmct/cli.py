@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fmct import __version__
 from fmct.console.command import main as run_command
 from fmct.console.errors import ExitCode, nearest
+from fmct.console.leaving import leave
 
 COMMANDS = {
     "demo": "synthetic cohort to report.html on a laptop CPU, in minutes",
@@ -69,5 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(module.COMMAND, arguments[1:])
 
 
+def entry() -> None:
+    """Run as the program `fmct`."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

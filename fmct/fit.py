@@ -20,6 +20,7 @@ from fmct.callbacks.best_weights import BestWeights
 from fmct.callbacks.throughput import Throughput
 from fmct.console.command import exit_code
 from fmct.console.errors import ExitCode, UsageError
+from fmct.console.leaving import leave
 from fmct.data.quarantine import QUARANTINE
 from fmct.experiment.loading import as_record, load_experiment
 from fmct.experiment.probing import fit_probe
@@ -181,4 +182,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -46,7 +46,7 @@ def picture_bytes() -> bytes:
     return buffer.getvalue()
 
 
-def make_run(root: Path, name: str, task: dict[str, Any], **data: str) -> Path:
+def make_run(root: Path, name: str, task: dict[str, Any], **data: Any) -> Path:
     """A run with nothing but its configuration."""
     folder = root / name
     folder.mkdir(parents=True)
@@ -104,8 +104,10 @@ def evaluate(folder: Path, frame: pd.DataFrame, name: str = "site_b", metrics: b
     return folder
 
 
-def classifier(root: Path, name: str, frame: pd.DataFrame, weights: str | None = None, mode: str = "finetune") -> Path:
-    return evaluate(make_run(root, name, {"kind": "classifier", "mode": mode, "weights": weights}), frame)
+def classifier(
+    root: Path, name: str, frame: pd.DataFrame, weights: str | None = None, mode: str = "finetune", **data: Any
+) -> Path:
+    return evaluate(make_run(root, name, {"kind": "classifier", "mode": mode, "weights": weights}, **data), frame)
 
 
 def report(*folders: Path, shown: int = 3) -> Any:
@@ -220,6 +222,11 @@ def test_linear_probes_are_paired_with_linear_baselines(tmp_path: Path) -> None:
         ]
     )
     assert pairs(runs, range(4)) == [(2, 1), (3, 0)]
+    more = [classifier(tmp_path, "knn", frame, "w/weights", mode="knn"), classifier(tmp_path, "k", frame, mode="knn")]
+    assert pairs([*runs, *read_runs(more)], range(6)) == [(2, 1), (3, 0), (4, 5)]
+    table = classifier(tmp_path, "merlin", frame, mode="logreg", features=["tables/merlin.parquet"])
+    assert pairs([*runs, *read_runs([table])], range(5))[-1] == (4, 1)  # features from elsewhere are no baseline
+    assert run_labels(read_runs([table])) == ["Logistic regression on features of merlin"]
     assert pairs(runs, [0, 2, 3]) == [(2, 0), (3, 0)]
 
 

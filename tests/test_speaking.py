@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from fmct.console.command import exit_code
 from fmct.console.errors import FmctError
+from fmct.console.leaving import leave
 from fmct.experiment.speaking import first_to_speak
 
 rank, port, failing = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -32,7 +33,7 @@ def work():
         raise FmctError("the disk is full", "runs/x", "free some space")
     dist.all_reduce(torch.zeros(1))  # of which the other one will never hear
 
-sys.exit(exit_code(work, debug=False, speaks=first_to_speak))
+leave(exit_code(work, debug=False, speaks=first_to_speak))
 """
 
 

@@ -38,6 +38,8 @@ def description(run: Run, runs: Sequence[Run]) -> str:
     if not run.is_classifier:
         return f"{PRETEXT_NAMES.get(run.kind, run.kind)} pretraining"
     way = WAYS.get(str(run.task.get("mode")))
+    if run.features:
+        return f"{way} on features of {', '.join(Path(table).stem for table in run.features)}"
     if run.weights is None:
         return f"{way} on random weights" if way else "Trained from scratch"
     source = origin(run.weights, runs)

@@ -160,7 +160,8 @@ def caveats(
         chance = 1 - settings.confidence
         said.append(
             f"{len(judged)} differences were looked at and their intervals aren't corrected for that: where nothing "
-            f"differs, about {100 * chance:g} in 100 such intervals exclude zero by chance."
+            f"differs, about {100 * chance:g} in 100 such intervals exclude zero by chance. The p values "
+            "beside them are corrected, over the labels of each comparison."
         )
     return said
 

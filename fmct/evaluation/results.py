@@ -81,13 +81,14 @@ def gather(runs: Sequence[Run], names: Sequence[str], settings: Bootstrap) -> li
 
 
 def pairs(runs: Sequence[Run], evaluated: Sequence[int]) -> list[tuple[int, int]]:
-    """Pair every pretrained classifier with the baselines trained in its way, or with all where there is none such."""
+    """Pair every pretrained classifier with the baselines of its mode, else those frozen or not as it is, else all."""
     baselines = [run for run in evaluated if runs[run].is_baseline]
     paired = []
     for run in evaluated:
         if runs[run].is_classifier and not runs[run].is_baseline:
-            alike = [baseline for baseline in baselines if runs[baseline].is_linear == runs[run].is_linear]
-            paired += [(run, baseline) for baseline in alike or baselines]
+            same = [one for one in baselines if runs[one].task.get("mode") == runs[run].task.get("mode")]
+            alike = [one for one in baselines if runs[one].is_frozen == runs[run].is_frozen]
+            paired += [(run, baseline) for baseline in same or alike or baselines]
     return paired
 
 

@@ -73,7 +73,7 @@ class Run:
         return self.kind == "classifier"
 
     @property
-    def is_linear(self) -> bool:
+    def is_frozen(self) -> bool:
         """Whether the classifier left its backbone as it was."""
         return self.task.get("mode") in {"linear", "attentive", "knn", "logreg"}
 
@@ -86,7 +86,12 @@ class Run:
     @property
     def is_baseline(self) -> bool:
         """Whether pretrained runs are measured against this one: a classifier that began with random weights."""
-        return self.is_classifier and self.weights is None
+        return self.is_classifier and self.weights is None and not self.features
+
+    @property
+    def features(self) -> list[str]:
+        """Tables of features made elsewhere that the classifier was fitted on; none for one that saw scans."""
+        return [str(table) for table in self.data.get("features") or ()]
 
     @property
     def data(self) -> dict[str, Any]:
