@@ -40,9 +40,10 @@ class Embed(ScanInputs):
         import pandas as pd
         import torch
 
+        from fmct.console.files import sha256
         from fmct.console.progress import track
         from fmct.data.feature_table import MADE
-        from fmct.models.packaged import SUMS, as_batch, load_package, package_folder, sha256
+        from fmct.models.packaged import SUMS, as_batch, load_package, package_folder
 
         if self.out.suffix != ".parquet":
             raise UsageError("embeddings are written as Parquet", self.out, "give --out a name ending in .parquet")

@@ -101,6 +101,7 @@ class Evaluate(Command):
 
     def _thresholds(self, model: PackagedModel, frame: pd.DataFrame) -> Thresholds:
         """Find thresholds on the run's validation scans, or say why there are none."""
+        from fmct.console.files import sha256
         from fmct.evaluation.validation import (
             ValidationScans,
             thresholds_on,
@@ -108,7 +109,7 @@ class Evaluate(Command):
             without_thresholds,
         )
         from fmct.experiment.run_record import read_experiment
-        from fmct.models.packaged import SUMS, package_folder, sha256
+        from fmct.models.packaged import SUMS, package_folder
 
         scans = None
         try:

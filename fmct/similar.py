@@ -115,9 +115,10 @@ class Similar(Command):
             raise UsageError(
                 "a scan on disk must be embedded first", self.scan, "add --weights: those that made the table"
             )
+        from fmct.console.files import sha256
         from fmct.data.rules import parse_rules
         from fmct.data.scan_inputs import FoundScan, of_disk
-        from fmct.models.packaged import SUMS, as_batch, load_package, package_folder, sha256
+        from fmct.models.packaged import SUMS, as_batch, load_package, package_folder
         from fmct.models.pooling import Pooling, pooled_width
 
         model = load_package(self.weights)

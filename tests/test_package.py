@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 import fmct
 from fmct.cli import main
 from fmct.console.errors import UsageError
+from fmct.console.files import sha256
 from fmct.data.presets import FmhctSettings, IsotropicSettings
 from fmct.models.heads import LinearHeadConfig
-from fmct.models.packaged import PackageConfig, PackagedModel, load_tensors, save_package, sha256
+from fmct.models.packaged import PackageConfig, PackagedModel, load_tensors, save_package
 from fmct.models.vit3d import ViT3DConfig
 from fmct.views.network_input import InputConfig
 

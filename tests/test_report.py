@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -359,6 +360,7 @@ def test_data_section_counts_the_manifest_and_the_rejects(tmp_path: Path) -> Non
     runs = [make_run(tmp_path / "runs", name, {"kind": name}, **places) for name in ("mae", "dino")]
     (manifest,) = report(*runs, shown=0).numbers["manifests"]
     assert (manifest["scans"], manifest["patients"]) == (10, 5)
+    assert manifest["sha256"] == hashlib.sha256((tmp_path / "m.csv").read_bytes()).hexdigest()
     assert manifest["used_by"] == ["MAE pretraining", "DINO pretraining"]
     assert [(row["split"], row["scans"], row["patients"]) for row in manifest["groups"]] == [
         ("test", 6, 3),

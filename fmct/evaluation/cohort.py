@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from fmct.console.errors import UsageError
+from fmct.console.files import sha256
 from fmct.data.manifest import label_columns, read_manifest
 from fmct.data.reject_files import rejects_of
 from fmct.data.rejection import RejectCode
@@ -33,15 +34,15 @@ def manifest_summary(path: Path, caches: Iterable[Path]) -> dict[str, Any]:
         caches: the caches made from it; their rejects.csv are counted too.
 
     Returns:
-        `absent` (why it couldn't be read, or empty), scans, patients, `groups` (one row per site and split), `labels`
-        (known, positive and prevalence per label), `reject_files` (how many rejects.csv there are) and `rejects` (per
-        file and code: count and meaning).
+        `absent` (why it couldn't be read, or empty), sha256 of the file, scans, patients, `groups` (one row per site
+        and split), `labels` (known, positive and prevalence per label), `reject_files` (how many rejects.csv there are)
+        and `rejects` (per file and code: count and meaning).
     """
     of_manifest = rejects_of(path)
     of_caches = (file for cache in caches for file in rejects_in(cache) if file.is_file())
     files = list(dict.fromkeys([*([of_manifest] if of_manifest else []), *of_caches]))
     rejects = reject_counts(files)
-    empty = {"scans": 0, "patients": 0, "groups": [], "labels": [], "reject_files": len(files)}
+    empty = {"sha256": "", "scans": 0, "patients": 0, "groups": [], "labels": [], "reject_files": len(files)}
     try:
         frame = read_manifest(path)
     except UsageError as error:
@@ -50,6 +51,7 @@ def manifest_summary(path: Path, caches: Iterable[Path]) -> dict[str, Any]:
     return {
         "path": str(path),
         "absent": "",
+        "sha256": sha256(path),
         "scans": len(frame),
         "patients": int(frame["patient_id"].nunique()),
         "groups": [

@@ -6,7 +6,6 @@ B scans, C windows, N tokens, D width, L labels.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fmct.console.errors import UsageError, require_file
-from fmct.console.files import atomic_path, write_text_atomically
+from fmct.console.files import atomic_path, sha256, write_text_atomically
 from fmct.data.presets import AnySettings
 from fmct.data.series import find_scans
 from fmct.data.volume_file import Volume, Voxels
@@ -200,12 +199,6 @@ def save_package(folder: Path, model: PackagedModel, card: str) -> Path:
     sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in (WEIGHTS, CONFIG, CARD))
     write_text_atomically(folder / SUMS, sums)
     return folder
-
-
-def sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def package_folder(path: Path) -> Path:
