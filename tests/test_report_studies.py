@@ -109,6 +109,9 @@ def test_the_page_holds_studies_without_any_run(tmp_path: Path, capsys: pytest.C
     html = page.read_text()
     assert html.count("mae is above scratch") == 2  # in the summary and in its section
     assert html.count("<img") == 3
+    assert numbers["caveats"] == []  # there is no run to say anything of
+    assert 'id="training"' not in html
+    assert "0 runs, 0 evaluated data sets, 2 studies" in html
     assert "http" not in html.replace("http-equiv", "")
 
 

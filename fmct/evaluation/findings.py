@@ -147,11 +147,11 @@ def caveats(
 ) -> list[str]:
     """Return what a reader must know to read the findings rightly."""
     said = []
-    if not any(is_classifier):
+    if is_classifier and not any(is_classifier):
         said.append("None of these runs was adapted to labels, so this report holds no result on a disease.")
-    elif not gathered:
+    elif is_classifier and not gathered:
         said.append("No run has been evaluated yet: `fmct evaluate RUN --data MANIFEST` gives results.")
-    elif not any(is_baseline):
+    elif is_classifier and not any(is_baseline):
         said.append("None of these runs was trained from scratch, so what pretraining gives can't be read from them.")
     said += [refusal for results in gathered for refusal in results.refusals]
     said += [warning for results in gathered if (warning := not_held_out(results))]
