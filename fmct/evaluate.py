@@ -135,7 +135,7 @@ class Evaluate(Command):
         return names_in(self.sites)
 
     def _dataset(self, model: PackagedModel) -> ScanDataset:
-        from fmct.data.datamodule import cached_rows
+        from fmct.data.cached_rows import cached_rows
         from fmct.data.dataset import ScanDataset
         from fmct.data.feature_data import feature_dataset
         from fmct.data.manifest import label_names, read_manifest

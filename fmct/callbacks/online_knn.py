@@ -19,7 +19,8 @@ from pydantic import Field
 from fmct.callbacks.evaluation_mode import evaluating
 from fmct.callbacks.logging_steps import write_scalars
 from fmct.console.errors import FmctError, UsageError
-from fmct.data.datamodule import ScanDataModule, Split, cached_rows
+from fmct.data.cached_rows import cached_rows
+from fmct.data.datamodule import ScanDataModule, Split
 from fmct.data.dataset import ScanDataset
 from fmct.data.manifest import read_manifest
 from fmct.data.presets import check_same_settings

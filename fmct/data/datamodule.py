@@ -10,18 +10,14 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fmct.console.errors import UsageError
-from fmct.data.cache_folders import SETTINGS_FILE
+from fmct.data.cached_rows import cached_rows
 from fmct.data.dataset import Batch, ScanDataset
 from fmct.data.fraction import share_of_patients
 from fmct.data.loader import ScanLoader, scan_loader
 from fmct.data.manifest import read_manifest
-from fmct.data.presets import IsotropicSettings
 from fmct.data.quarantine import QUARANTINE, Quarantine
 from fmct.data.sampling import Order, SamplingConfig, ShuffledSampling
 from fmct.data.sharding import Shard
@@ -223,35 +219,3 @@ class ScanDataModule(L.LightningDataModule):
     def _admit(self, quarantine: Quarantine, batch: Batch) -> Batch:
         assert self.trainer is not None
         return quarantine.admit(batch, self.trainer.current_epoch, self.trainer.global_step)
-
-
-def cached_rows(frame: pd.DataFrame, cache: VolumeCache, manifest: Path) -> pd.DataFrame:
-    """Keep the rows whose volumes are in the cache.
-
-    Rows that preprocessing rejected are left out: they are in the cache's rejects.csv with a reason.
-
-    Raises:
-        UsageError: when a scan is neither in the cache nor among its rejects, or nothing is left.
-    """
-    inside = is_among(frame["scan_id"], cache.index.index)
-    rejected = is_among(frame["scan_id"], sorted(cache.rejected_ids()))
-    missing = frame[~inside & ~rejected]
-    usual = cache.settings == IsotropicSettings()
-    fix = f"run `fmct preprocess {manifest} --cache {cache.folder.parent}`"
-    fix += "" if usual else f", with flags for the settings in {cache.folder / SETTINGS_FILE}"
-    if len(missing):
-        raise UsageError(
-            f"{len(missing)} of {len(frame)} scans are not in the cache, the first is {missing['scan_id'].iloc[0]}",
-            cache.folder,
-            fix,
-        )
-    if not inside.any():
-        raise UsageError(f"all {len(frame)} scans were rejected by preprocessing", cache.folder / "rejects.csv", fix)
-    return frame[inside]
-
-
-def is_among(names: Any, known: Any) -> NDArray[np.bool_]:
-    """Say for each name whether it is known: (N,). In Arrow, since pandas takes seconds over a hundred thousand."""
-    text = pa.large_string()
-    found = pc.is_in(pa.array(names, text), value_set=pa.array(known, text))
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)

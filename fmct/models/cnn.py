@@ -40,7 +40,21 @@ class ResNetConfig(Config):
         return ResNet(self, in_channels)
 
 
-class ResNet(nn.Module):
+class StagedNetwork(nn.Module):
+    """A network whose `net` is MONAI's ResNet: a first convolution, then four stages."""
+
+    @property
+    def layers(self) -> int:
+        """Layers for layer-wise learning rates: the first convolution, then the four stages."""
+        return 1 + STAGES
+
+    def layer_of(self, name: str) -> int:
+        """Return the layer of a parameter, from 0."""
+        part = name.removeprefix("net.").partition(".")[0]
+        return int(part.removeprefix("layer")) if part.startswith("layer") else 0
+
+
+class ResNet(StagedNetwork):
     """The backbone; made by `ResNetConfig.build`. The token for the scan is the mean of the last feature map.
 
     Attributes:
@@ -65,16 +79,6 @@ class ResNet(nn.Module):
             widen_factor=config.widen,
         )
         self.width: int = self.net.in_planes
-
-    @property
-    def layers(self) -> int:
-        """Layers for layer-wise learning rates: the first convolution, then the four stages."""
-        return 1 + STAGES
-
-    def layer_of(self, name: str) -> int:
-        """Return the layer of a parameter, from 0."""
-        part = name.removeprefix("net.").partition(".")[0]
-        return int(part.removeprefix("layer")) if part.startswith("layer") else 0
 
     def stride_of(self, stage: int) -> int:
         """Return how many voxels of the input the places of a stage (1 to 4) are apart; the first is on voxel 0."""

@@ -20,13 +20,13 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmct.console.errors import UsageError
 from fmct.experiment.config import Config
+from fmct.models.cnn import STAGES, StagedNetwork
 
 CHANNELS = 3
-STAGES = 4
 
 
 class MerlinConfig(Config):
@@ -60,7 +60,7 @@ class MerlinConfig(Config):
         return Merlin(self, in_channels)
 
 
-class Merlin(nn.Module):
+class Merlin(StagedNetwork):
     """The backbone; made by `MerlinConfig.build`. The token for the scan is the mean of the last feature map.
 
     Attributes:
@@ -87,16 +87,6 @@ class Merlin(nn.Module):
             widen_factor=config.widen,
         )
         self.width: int = self.net.in_planes
-
-    @property
-    def layers(self) -> int:
-        """Layers for layer-wise learning rates: the first convolution, then the four stages."""
-        return 1 + STAGES
-
-    def layer_of(self, name: str) -> int:
-        """Return the layer of a parameter, from 0."""
-        part = name.removeprefix("net.").partition(".")[0]
-        return int(part.removeprefix("layer")) if part.startswith("layer") else 0
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """Turn windows into tokens.
