@@ -12,7 +12,7 @@ from torch import nn
 
 from fmct.console.errors import UsageError
 from fmct.experiment.optim import OptimizerConfig, cosine, decay_groups, linear, warmup_cosine
-from fmct.models.cnn import ResNet, ResNetConfig
+from fmct.models.cnn import ResNetConfig, StagedNetwork
 from fmct.models.vit3d import ViT3DConfig
 
 
@@ -139,7 +139,7 @@ def test_without_layer_decay_groups_are_what_they_were() -> None:
 
 
 def test_layer_decay_of_a_backbone_without_layers_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(ResNet, "layer_of")
+    monkeypatch.delattr(StagedNetwork, "layer_of")
     with pytest.raises(UsageError, match=r"the backbone resnet names none[\s\S]*optimizer.layer_decay"):
         OptimizerConfig(lr=1.0, layer_decay=0.5).build([(ResNetConfig(depth=10, widen=0.125).build(1, 16), 1.0)], 8, 10)
 
