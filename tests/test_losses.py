@@ -125,6 +125,21 @@ def test_sinkhorn_follows_numpy_and_uses_all_prototypes_alike() -> None:
     assert (teacher / 0.5).softmax(-1).sum(0)[3] > 30
 
 
+def test_sinkhorn_at_a_low_temperature_leaves_no_prototype_and_no_row_empty() -> None:
+    """Cosines span 2 / .005 = 400 powers of e, and float32 has 88 below 1."""
+    teacher = torch.randn(5000, 64, generator=torch.Generator().manual_seed(0)).tanh()
+    teacher[:, 5] = -1.0  # a prototype that nothing is like
+    teacher[7] = -1.0  # and a row like nothing
+    expected = teacher.double().numpy() / 0.005
+    for _ in range(3):
+        expected = expected - np.logaddexp.reduce(expected, 0)
+        expected = expected - np.logaddexp.reduce(expected, 1, keepdims=True)
+    assigned = sinkhorn(teacher, 0.005)
+    torch.testing.assert_close(assigned.sum(1), torch.ones(5000), rtol=1e-4, atol=0)
+    assert assigned[:, 5].sum() > 1
+    np.testing.assert_allclose(assigned.numpy(), np.exp(expected), atol=1e-4)
+
+
 def test_sinkhorn_targets_enter_the_loss() -> None:
     student, teacher = logits(3, 0), logits(2, 1)
     targets = sinkhorn(teacher, 0.05).chunk(2)

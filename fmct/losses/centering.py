@@ -73,6 +73,9 @@ class TeacherTargets(nn.Module):
 def sinkhorn(teacher: Tensor, temperature: float, iterations: int = 3) -> Tensor:
     """Assign rows so that all prototypes are used alike (Caron et al. 2020, arXiv 2006.09882, section 3.1).
 
+    Done with logarithms: at a low temperature most exponentials are 0 in float32, and a prototype or a row of zeros
+    can't be scaled to anything.
+
     Args:
         teacher: (rows, K) logits on this process; processes may have different numbers of rows, also none.
         temperature: sharpens the assignment.
@@ -81,20 +84,20 @@ def sinkhorn(teacher: Tensor, temperature: float, iterations: int = 3) -> Tensor
     Returns:
         (rows, K) float32; each row sums to 1, and over the rows of all processes the columns tend to equal sums.
     """
-    assigned = teacher.float() / temperature
-    prototypes = assigned.shape[1]
-    greatest = assigned.max() if len(assigned) else assigned.new_full((), -torch.inf)
-    rows = torch.full((), float(len(teacher)), device=teacher.device)
-    distributed = dist.is_available() and dist.is_initialized()
-    if distributed:
-        dist.all_reduce(greatest, dist.ReduceOp.MAX)
-        dist.all_reduce(rows)
-    assigned.sub_(greatest).exp_()
-    tiny = torch.finfo(assigned.dtype).tiny
+    log_assigned = teacher.float() / temperature
     for _ in range(iterations):
-        used = assigned.sum(0)
-        if distributed:
-            dist.all_reduce(used)
-        assigned.mul_(rows / prototypes / used.clamp(min=tiny))
-        assigned.div_(assigned.sum(1, keepdim=True).clamp(min=tiny))
-    return assigned
+        log_assigned.sub_(_log_column_sums(log_assigned))
+        log_assigned.sub_(log_assigned.logsumexp(1, keepdim=True))
+    return log_assigned.exp_()
+
+
+def _log_column_sums(log_values: Tensor) -> Tensor:
+    """Return the logarithm of the sums of exp(values) of each column over the rows of all processes, (K,)."""
+    own = log_values.logsumexp(0)  # -inf where this process has no row
+    if not (dist.is_available() and dist.is_initialized()):
+        return own
+    greatest = own.clone()
+    dist.all_reduce(greatest, dist.ReduceOp.MAX)
+    total = (own - greatest).exp()
+    dist.all_reduce(total)
+    return greatest + total.log()
