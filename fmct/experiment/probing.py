@@ -21,9 +21,10 @@ from fmct.experiment.frozen import device_of, embedded, encoder_of
 from fmct.experiment.probe_choice import choose, mode_of, written
 from fmct.experiment.runs import begin, is_finished, write_environment
 from fmct.experiment.schema import Experiment
-from fmct.experiment.weights import model_card
 from fmct.models.packaged import PackagedModel, save_package
 from fmct.models.probe_heads import KNNHead, KNNHeadConfig, LogisticHead, LogisticHeadConfig
+from fmct.release.card import model_card
+from fmct.release.training_facts import TrainingFacts
 from fmct.tasks.classifier import ClassifierConfig
 
 
@@ -67,7 +68,7 @@ def fit_probe(experiment: Experiment, *, fresh: bool = False) -> Path:
     chosen = choose(experiment, train, val, start.folder)
     say(f"chosen: {written(chosen.candidate)}, {chosen.why}")
     model = with_head(encoder.cpu(), task, train, chosen.candidate)
-    save_package(start.folder / "weights", model, model_card(model.config, data.train.frame))
+    save_package(start.folder / "weights", model, model_card(model.config, TrainingFacts.of(experiment, data)))
     write_environment(
         start.folder,
         finished=True,
