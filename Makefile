@@ -9,6 +9,12 @@ ARGS   ?=
 # Where pip should look for torch, if not where it looks by itself (for example PyTorch's CPU wheel index).
 TORCH_INDEX ?=
 
+PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
+# Not in requirements.lock: which wheel of torch is right, and what it needs for CUDA, depends on the machine.
+UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+            nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
+            nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check lint types smoke bench pretrain finetune report tensorboard clean
 
@@ -17,16 +23,30 @@ help: ## list the targets
 	@echo
 	@echo "  EXP=name means experiments/name.yaml; more flags through ARGS, as in ARGS=\"--trainer.devices 8\""
 
-setup: $(STAMP) ## make the environment in .venv, pinned by constraints.txt
+setup: $(STAMP) ## make the environment in .venv, pinned by requirements.lock, with hashes
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "fmct needs Python 3.11 to 3.13, this is %d.%d; choose one: make setup PYTHON=python3.11" % v)'
 	@echo "setting up $(VENV) (a minute or two) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,slurm]'
+	@$(PIP) --require-hashes --no-deps -r requirements.lock
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip check
 	@$(BIN)/python -c 'import torch; print("torch", torch.__version__, "with CUDA" if torch.version.cuda else "for the CPU")'
 	@touch $@
+
+.PHONY: lock audit
+lock: $(STAMP) ## write requirements.lock: the versions of constraints.txt with the hash of every file
+	@$(PIP) -c constraints.txt uv
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --universal --python-version 3.11 --generate-hashes \
+		-c constraints.txt $(UNLOCKED:%=--no-emit-package %) --no-annotate --custom-compile-command "make lock" \
+		-q -o requirements.lock
+	@grep -c '==' requirements.lock | sed 's/$$/ packages with hashes in requirements.lock/'
+
+audit: $(STAMP) ## look up known vulnerabilities of everything in requirements.lock
+	@$(PIP) -c constraints.txt pip-audit
+	@.ci/audit $(BIN)/pip-audit
 
 demo: $(STAMP) ## synthetic cohort -> index -> preprocess -> pretrain -> adapt -> runs/demo/report.html
 	@$(BIN)/fmct demo $(ARGS)

@@ -1,0 +1,47 @@
+"""A wheel of fmct works by itself, away from the clone; `slow`, for it makes an environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+
+def build(folder: Path) -> Path:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, REPOSITORY],
+        check=True,
+    )
+    (wheel,) = folder.glob("fmct-*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_experiments_and_runs_from_a_clean_environment(tmp_path: Path) -> None:
+    wheel = build(tmp_path)
+    names = zipfile.ZipFile(wheel).namelist()
+    experiments = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "experiments").rglob("*.yaml")]
+    assert {f"fmct/shipped_{path}" for path in experiments} <= set(names)
+    assert not [name for name in names if name.startswith("tests/")]
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "-c", REPOSITORY / "constraints.txt"]
+    subprocess.run([*install, "torch"], check=True, cwd=tmp_path)
+    subprocess.run([*install, wheel], check=True, cwd=tmp_path)
+    run = tmp_path / "env" / "bin" / "fmct"
+    version = subprocess.run([run, "--version"], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    assert version.strip() in wheel.name
+    code = "from fmct.experiment.shipped import experiments_folder as f; print(f())"
+    found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    assert Path(found.strip()).name == "shipped_experiments"
+    config = Path(found.strip()) / "pretrain_mae_smoke.yaml"
+    said = subprocess.run(
+        [run, "fit", "--config", config, "--print-config"], check=True, capture_output=True, text=True
+    )
+    assert "mask_ratio: 0.75" in said.stdout
+    subprocess.run([run, "doctor"], check=True, cwd=tmp_path)
