@@ -63,7 +63,7 @@ def test_the_readme_is_short_and_says_what_it_is_not_for() -> None:
 def purpose(path: Path) -> str:
     """The first sentence of an experiment file's head comment."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
-    text = " ".join(line.lstrip("# ").strip() for line in lines)
+    text = " ".join(line.lstrip("# ").strip() for line in lines if not line.startswith("# yaml-language-server:"))
     return re.split(r"(?<=[.!?]) (?=[A-Z`(])", text)[0].replace("|", r"\|")
 
 

@@ -224,4 +224,4 @@ def test_values_with_paths_are_left_out_wherever_they_are() -> None:
 
 def test_cells_hold_no_markup() -> None:
     assert cell("a|b\n<i>*x*_y_`") == r"a&#124;b &lt;i&gt;\*x\*_y_\`"
-    assert flat({"a": None, "b": [1], "c": {"d": 0.5}}) == "b \\[1\\], c {&quot;d&quot;: 0.5}"
+    assert flat({"a": None, "b": [1, "x"], "c": {"d": 0.5, "e": None}}) == "b \\[1, x\\], c.d 0.5"

@@ -15,6 +15,7 @@ from fmct.checkup.finding import Finding, ok
 from fmct.checkup.machine import memory_bytes, processors
 from fmct.console.disk_space import in_units
 from fmct.data.datamodule import ScanDataModule
+from fmct.evaluation.wording import count
 from fmct.experiment.loading import as_record
 from fmct.experiment.schema import Experiment
 from fmct.experiment.weights import initial_backbone, setting_of
@@ -44,15 +45,16 @@ class Measured:
         """Say how many scans fit: the largest power of two, from a straight line through two sizes.
 
         Args:
-            free_bytes: memory that a step may take.
+            free_bytes: memory that a step may take. At least one size was measured.
             scans: training scans: a batch can't be larger.
         """
         sizes = sorted(self.bytes)
-        if len(sizes) < 2:
-            return sizes[-1] if sizes else 0
         small, large = sizes[0], sizes[-1]
-        per_scan = (self.bytes[large] - self.bytes[small]) / (large - small)
-        fixed = self.bytes[large] - per_scan * large
+        if small == large:  # all of it is taken for the scans': fewer may be said to fit than do
+            per_scan, fixed = self.bytes[small] / small, 0.0
+        else:
+            per_scan = (self.bytes[large] - self.bytes[small]) / (large - small)
+            fixed = self.bytes[large] - per_scan * large
         fitting = (USED_SHARE * free_bytes - fixed) / per_scan if per_scan > 0 else math.inf
         fitting = min(fitting, scans, *([self.too_large - 1] if self.too_large else []))
         return max(sizes[0], 1 << int(math.log2(max(1, fitting))))
@@ -99,7 +101,7 @@ def probe(experiment: Experiment, data: ScanDataModule, budget_s: float) -> list
     Args:
         experiment: what shall be run.
         data: its scans.
-        budget_s: no step begins later than this.
+        budget_s: no larger step begins later than this; two sizes are always tried.
 
     Returns:
         What to set `data.batch_size` and `data.workers` to.
@@ -111,7 +113,7 @@ def probe(experiment: Experiment, data: ScanDataModule, budget_s: float) -> list
     reading = seconds_to_read(data, budget_s / 5)
     measured, deadline = Measured(), time.monotonic() + budget_s * 4 / 5
     size = data.least
-    while size <= len(data.train) and (not measured.seconds or time.monotonic() < deadline):
+    while size <= len(data.train) and (len(measured.seconds) < 2 or time.monotonic() < deadline):
         try:
             seconds, most = step(experiment, data, size)
         except (torch.OutOfMemoryError, MemoryError):
@@ -129,7 +131,9 @@ def said(measured: Measured, reading_s: float, free_bytes: float, experiment: Ex
         return [Finding("batch", "problem", "not even the smallest batch fits into memory", "make the network smaller")]
     fits = measured.largest(free_bytes, scans)
     tried = ", ".join(f"{size}: {seconds:.2g} s" for size, seconds in measured.seconds.items())
-    about = f"steps of {tried}; about {fits} scans fit ({in_units(free_bytes)} free)"
+    about = (
+        f"steps of {tried}; about {count(fits, 'scan')} {'fits' if fits == 1 else 'fit'} ({in_units(free_bytes)} free)"
+    )
     if wanted > fits and fits < scans:
         fix = f"data.batch_size {fits}, trainer.accumulate_batches {math.ceil(wanted / fits)}"
         batch = Finding("batch", "warning", f"{about}; data.batch_size is {wanted}", fix)
@@ -169,6 +173,7 @@ def step(experiment: Experiment, data: ScanDataModule, batch_size: int) -> tuple
         accelerator=experiment.trainer.accelerator,
         devices=1,
         precision=experiment.trainer.precision,
+        max_epochs=STEPS,  # of one batch at least
         max_steps=STEPS,
         gradient_clip_val=experiment.trainer.clip_norm,
         callbacks=[watch],

@@ -6,7 +6,6 @@ Names that come from headers and manifests are escaped: a card may be shown as H
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,7 +70,7 @@ def model_card(
 
 def cell(value: object) -> str:
     """Write text for a cell of a Markdown table: no markup, no line break."""
-    text = " ".join(html.escape(str(value)).replace("|", "&#124;").split())
+    text = " ".join(html.escape(str(value), quote=False).replace("|", "&#124;").split())
     return "".join(f"\\{letter}" if letter in "\\`*[]" else letter for letter in text)
 
 
@@ -175,13 +174,17 @@ def configuration_section(config: PackageConfig, facts: TrainingFacts | None) ->
     return table(("section", "values"), rows)
 
 
-def flat(values: Mapping[str, Any]) -> str:
-    """Write a section's values in one cell, without those that are unset."""
-    return ", ".join(
-        f"{cell(key)} {cell(json.dumps(value) if isinstance(value, (dict, list, tuple)) else value)}"
-        for key, value in values.items()
-        if value is not None
-    )
+def flat(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Write a section's values in one cell, without those that are unset: depth 6, crops.share [0.9, 1.0]."""
+    parts = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            parts.append(flat(value, f"{prefix}{key}."))
+        elif value is not None:
+            listed = isinstance(value, (list, tuple))
+            text = f"[{', '.join(map(str, value))}]" if listed else value
+            parts.append(f"{cell(prefix + key)} {cell(text)}")
+    return ", ".join(part for part in parts if part)
 
 
 def check_section(check: ReleaseCheck | None) -> str:
