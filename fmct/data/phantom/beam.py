@@ -93,7 +93,7 @@ LEAST_BONE_HU = 130.0
 
 def bone_share(hu: Array) -> Array:
     """Return how much of each voxel is cortical bone, 0 to 1, for HU of any shape."""
-    share = np.clip(hu * np.float32(0.001 / (BONE_TO_WATER - 1.0)), 0.0, 1.0)
+    share: Array = np.clip(hu * np.float32(0.001 / (BONE_TO_WATER - 1.0)), 0.0, 1.0)
     share[hu < LEAST_BONE_HU] = 0.0
     return share
 

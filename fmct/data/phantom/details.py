@@ -14,6 +14,7 @@ from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.noise import NoiseField
 from fmct.data.phantom.shapes import (
     Array,
+    Indices,
     capsule,
     ellipsoid,
     mirrored,
@@ -24,6 +25,7 @@ from fmct.data.phantom.shapes import (
 )
 
 CALCIUM_HU, PALE_HU = 220.0, 22.0
+BETWEEN_HU = 33.5  # grey matter is brighter, white matter darker
 # Center lines with their radii: basilar artery, carotid siphons with the middle cerebral arteries.
 BASILAR_MM = ((0.0, -13.0, -44.0), (0.0, -9.0, -22.0), 1.9)
 CAROTID_MM = ((12.0, 2.0, -31.0), (11.0, 4.0, -20.0), 2.3)
@@ -41,6 +43,7 @@ class Traits:
     falx_plaques: float
     pallidum: float
     pale: float
+    contrast: float
     warp_mm: float
     bone_grain: float
 
@@ -56,8 +59,9 @@ class Traits:
             falx_plaques=float(rng.uniform(0.3, 1.0)) if falx < 0.08 + 0.2 * old else 0.0,
             pallidum=float(rng.uniform(0.3, 1.0)) if pallidum < 0.04 + 0.14 * old else 0.0,
             pale=float(rng.uniform(0.2, 1.0) * old) if pale < 0.75 else 0.0,
-            warp_mm=float(rng.uniform(3.5, 6.0)),
-            bone_grain=float(rng.uniform(1.5, 3.5)),
+            contrast=float(rng.uniform(0.1, 0.45)),
+            warp_mm=float(rng.uniform(3.0, 5.0)),
+            bone_grain=float(rng.uniform(1.5, 4.0)),
         )
 
 
@@ -82,9 +86,9 @@ class Details:
         return moved
 
     def unevenness(self, template_mm: Array) -> Array:
-        """Return how much wider a sulcus is than usual at (3, N) places, (N,), around 1.15 and never below 0.2."""
-        wide = np.float32(1.15) + np.float32(0.6) * self.wander.at(template_mm * np.float32(0.8))
-        return np.maximum(wide, np.float32(0.2))
+        """Return how much wider than usual a sulcus is at (3, N) places, (N,); winding, by itself, narrows them."""
+        wide: Array = np.float32(1.7) + np.float32(0.8) * self.wander.at(template_mm * np.float32(0.8))
+        return np.maximum(wide, np.float32(0.3), out=wide)
 
     def paint_brain(self, hu: Array, template_mm: Array, depth_mm: Array, ventricles_mm: Array, edge_mm: float) -> None:
         """Lay pale white matter around the ventricles, vessels and calcium into (N,) `hu`, in place.
@@ -97,6 +101,8 @@ class Details:
             edge_mm: width of a voxel.
         """
         traits, pair = self.traits, mirrored(template_mm)
+        tissue = smooth_step(hu, 22.0, 27.0) * smooth_step(-hu, -45.0, -40.0)
+        hu += tissue * np.float32(traits.contrast) * (hu - np.float32(BETWEEN_HU))
         if traits.pale:
             self._paint_pale(hu, template_mm, ventricles_mm)
         base = np.flatnonzero((template_mm[2] < -8.0) & (template_mm[2] > -52.0) & (pair[0] < 42.0) & (pair[1] > -22.0))
@@ -124,7 +130,7 @@ class Details:
         part -= share * np.clip(part - np.float32(PALE_HU), 0.0, 9.0) * smooth_step(-part, -36.0, -31.0)
         hu[near] = part
 
-    def _paint_arteries(self, hu: Array, template_mm: Array, pair: Array, base: Array, edge_mm: float) -> None:
+    def _paint_arteries(self, hu: Array, template_mm: Array, pair: Array, base: Indices, edge_mm: float) -> None:
         """Lay the arteries of the base into the cisterns, with calcium in the siphons' walls."""
         part, own, folded = hu[base], template_mm[:, base], pair[:, base]
         wind = self.wander.at(own)
@@ -139,7 +145,7 @@ class Details:
         hu[base] = part
 
     def _paint_sinuses(
-        self, hu: Array, template_mm: Array, pair: Array, depth_mm: Array, back: Array, edge_mm: float
+        self, hu: Array, template_mm: Array, pair: Array, depth_mm: Array, back: Indices, edge_mm: float
     ) -> None:
         """Lay the dural sinuses along the vault, with plaques of calcium in the falx before the vertex."""
         part, own, folded, depth = hu[back], template_mm[:, back], pair[:, back], depth_mm[back]
@@ -153,26 +159,31 @@ class Details:
         if self.traits.falx_plaques:
             plaque = smooth_step(self.wander.at(own), 0.9, 1.3) * smooth_step(own[1], -20.0, 10.0)
             plaque *= smooth_step(own[2], 20.0, 35.0)
-            thick = np.float32(1.4 * self.traits.falx_plaques)
+            thick = 1.4 * self.traits.falx_plaques
             part += share_between(own[0], -thick, thick, edge_mm) * plaque * np.float32(CALCIUM_HU)
         hu[back] = part
 
     def spongy(self, template_mm: Array, grain: Array) -> Array:
         """Return how much denser or thinner diploe is than usual, (N,) HU: lakes of marrow and dense islands."""
-        uneven: Array = np.float32(60.0) * grain * np.float32(self.traits.bone_grain)
-        return uneven + np.float32(150.0) * self.wander.at(template_mm)
+        uneven: Array = np.float32(60.0 * self.traits.bone_grain) * grain
+        return uneven + np.float32(190.0) * self.wander.at(template_mm) - np.float32(60.0)
+
+    def compact(self, template_mm: Array) -> Array:
+        """Return how much denser compact bone is than usual, (N,) HU."""
+        denser: Array = np.float32(140.0) * self.wander.at(template_mm * np.float32(0.9)) + np.float32(120.0)
+        return denser
 
     def tables(self, template_mm: Array) -> Array:
         """Return by how much each table of the bone is thicker than usual, (N,) mm; the inner one is the uneven one."""
-        return np.float32(0.35) * self.wander.at(template_mm * np.float32(1.3)) + np.float32(0.2) * self.fine.at(
-            template_mm
-        )
+        thicker: Array = np.float32(0.35) * self.wander.at(template_mm * np.float32(1.3))
+        thicker += np.float32(0.2) * self.fine.at(template_mm)
+        return thicker
 
     def sutures(self, template_mm: Array, edge_mm: float) -> Array:
         """Return the share of (3, N) voxels that lie in sagittal, coronal or lambdoid suture, (N,)."""
         x, y, z = template_mm
         teeth = np.float32(1.6) * self.fine.at(template_mm * np.float32(1.5))
-        half = np.float32(0.45)
+        half = 0.45
         behind_crown = smooth_step(-y, 0.0, 6.0) * smooth_step(z, 20.0, 40.0)
         sagittal = share_between(x + teeth, -half, half, edge_mm) * behind_crown * smooth_step(y, -88.0, -80.0)
         crown = (y - np.float32(12.0) + np.float32(0.18) * np.abs(x)) * np.float32(0.98)

@@ -11,6 +11,7 @@ from fmct.data.phantom.scanner import Protocol, Scanner
 from fmct.data.phantom.shapes import Array
 
 REFERENCE_SLICE_MM = 5.0
+FINER = 0.8  # the kernel's length against that of white noise smoothed alike: a real standard kernel's mean frequency
 LOWEST_PER_MM = 0.02  # below, the spectrum is flat: interpolation between rays, and what the calibration leaves
 
 
@@ -23,10 +24,10 @@ def level_hu(scanner: Scanner, protocol: Protocol, slice_mm: float) -> float:
 def ramp_noise(scanner: Scanner, protocol: Protocol, slice_mm: float, rng: np.random.Generator) -> Array:
     """Return one slice of noise, (R, C) HU.
 
-    Its power spectrum is f exp(-(2 pi f s)^2), s the kernel's correlation length: a ramp cut off (Riederer et al. 1978,
+    Its power spectrum is f exp(-(2 pi f s)^2), s the kernel's length: a ramp cut off (Riederer et al. 1978,
     "The noise power spectrum in computed x-ray tomography").
     """
-    shape = amplitude(protocol.matrix, protocol.pixel_mm, scanner.noise_correlation_mm)
+    shape = amplitude(protocol.matrix, protocol.pixel_mm, FINER * scanner.noise_correlation_mm)
     size = (protocol.matrix, protocol.matrix)
     white = fft.rfft2(rng.standard_normal(size, dtype=np.float32), overwrite_x=True)
     white *= shape

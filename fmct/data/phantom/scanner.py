@@ -198,7 +198,7 @@ SCANNERS: dict[str, Scanner] = {
             noise_correlation_mm=0.8,
             blur_mm=0.55,
             signed=False,
-            habits=Habits(hardening=(0.25, 0.45), motion=0.03, missed=0.05),
+            habits=Habits(hardening=(0.3, 0.55), motion=0.03, missed=0.05),
         ),
         Scanner(
             name="scanner_b",
@@ -216,7 +216,7 @@ SCANNERS: dict[str, Scanner] = {
             blur_mm=0.45,
             signed=True,
             padding_hu=-2000,
-            habits=Habits(hardening=(0.5, 0.85), motion=0.07, missed=0.08, rests=("tray", "tray", "cup")),
+            habits=Habits(hardening=(0.75, 1.0), motion=0.07, missed=0.08, rests=("tray", "tray", "cup")),
         ),
         Scanner(
             name="scanner_c",
@@ -231,7 +231,7 @@ SCANNERS: dict[str, Scanner] = {
             blur_mm=0.3,
             signed=False,
             upward=False,
-            habits=Habits(hardening=(0.35, 0.6), motion=0.02, missed=0.12, rests=("cup", "pillow")),
+            habits=Habits(hardening=(0.45, 0.75), motion=0.02, missed=0.12, rests=("cup", "pillow")),
         ),
         Scanner(
             name="scanner_d",
@@ -249,7 +249,7 @@ SCANNERS: dict[str, Scanner] = {
             enhancement=0.05,
             sharp=Kernel(name="FC30", noise_hu=9.0, noise_correlation_mm=0.3, blur_mm=0.25, enhancement=0.35),
             habits=Habits(
-                hardening=(0.4, 0.7), motion=0.06, metal=0.05, missed=0.15, sharp=0.25, rests=("pillow", "tray")
+                hardening=(0.6, 0.9), motion=0.06, metal=0.05, missed=0.15, sharp=0.25, rests=("pillow", "tray")
             ),
         ),
     )

@@ -143,6 +143,8 @@ class Skull:
         spongy = share_between(shell.outside_mm, table, shell.bone_mm - table, edge_mm)
         spongy *= smooth_step(shell.bone_mm, 2.5, 4.5)
         inside = COMPACT_HU + np.float32(60.0) * grain
+        if self.details is not None:
+            inside += self.details.compact(template)
         inside += spongy * (diploe - inside)
         if self.details is not None:
             mix(inside, SUTURE_HU, self.details.sutures(template, edge_mm))
