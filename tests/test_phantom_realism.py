@@ -17,14 +17,15 @@ from fmct.data.phantom.acquisition import scan
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.scanner import SCANNERS, Overrides
 
-COARSE = Overrides(pixel_mm=1.0, slice_mm=12.0, effects=True)
+COARSE = Overrides(pixel_mm=1.0, slice_mm=10.0, effects=True)
 
 
 def ball(noise_hu: float = 3.0, pixel_mm: float = 1.0) -> SliceStack:
-    """Brain of 28 HU with a rim of 38 under 8 mm of bone, fat outside, in three slices."""
+    """Brain of 28 HU with fluid within and a rim of 38 under 8 mm of bone, muscle and fat outside, in three slices."""
     along = (np.arange(220) - 109.5) * pixel_mm
     radius = np.hypot(along[:, None], along)
-    hu = np.select([radius < 60, radius < 70, radius < 78, radius < 90], [28.0, 38.0, 900.0, -95.0], -1000.0)
+    reach = [radius < edge for edge in (20, 60, 70, 78, 86, 96)]
+    hu = np.select(reach, [8.0, 28.0, 38.0, 900.0, 50.0, -95.0], -1000.0)
     planes = hu + np.random.default_rng(0).normal(0.0, noise_hu, (3, *hu.shape))
     origins = np.array([[-109.5, 109.5, 5.0 * k] for k in range(3)])
     steps = (np.array([0.0, -pixel_mm, 0.0]), np.array([pixel_mm, 0.0, 0.0]))
@@ -33,9 +34,11 @@ def ball(noise_hu: float = 3.0, pixel_mm: float = 1.0) -> SliceStack:
 
 def test_tissues_of_a_known_head_are_found() -> None:
     tissues = measure_tissues(ball())
-    medians = {name: float(np.median(values)) for name, values in tissues.hu.items() if values.size}
+    medians = {name: float(np.median(values)) for name, values in tissues.hu.items()}
     assert medians["white"] == pytest.approx(28.0, abs=0.6)
     assert medians["cortex"] == pytest.approx(38.0, abs=0.6)
+    assert medians["csf"] == pytest.approx(8.0, abs=0.6)
+    assert medians["muscle"] == pytest.approx(50.0, abs=0.6)
     assert medians["bone"] == pytest.approx(900.0, abs=2.0)
     assert medians["fat"] == pytest.approx(-95.0, abs=2.0)
     assert tissues.contrast_hu == pytest.approx(10.0, abs=1.0)
@@ -64,7 +67,7 @@ def test_phantoms_are_near_a_real_head(shared: Path) -> None:
     assert set(rows[REAL]) == set(rows["scanner_b"])
     assert all(rows[REAL][key] == 0.0 for key in rows[REAL] if key.endswith("distance_hu"))
     near = rows["scanner_b"]
-    for tissue, most in (("cortex", 5.0), ("white", 4.0), ("csf", 4.0), ("bone", 130.0), ("muscle", 35.0)):
+    for tissue, most in (("cortex", 5.0), ("white", 4.0), ("csf", 4.0), ("bone", 190.0), ("muscle", 35.0)):
         assert near[f"{tissue}_distance_hu"] < most, tissue
     assert 3.0 < near["contrast_hu"] < 13.0
     assert 3.0 < near["cupping_hu"] < 16.0
@@ -77,7 +80,7 @@ def test_command_draws_and_prints(
 ) -> None:
     monkeypatch.setattr(phantom_realism, "real_head", lambda archive: ball())
     monkeypatch.setattr(phantom_realism, "SCANNERS", {"scanner_c": SCANNERS["scanner_c"]})
-    monkeypatch.setattr(phantom_realism, "SLICE_MM", 12.0)
+    monkeypatch.setattr(phantom_realism, "SLICE_MM", 10.0)
     monkeypatch.setattr(phantom_realism, "PIXEL_MM", 1.5)
     assert main(COMMAND, ["--out", str(tmp_path / "heads.png"), "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {REAL, "scanner_c"}

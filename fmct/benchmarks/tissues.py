@@ -51,7 +51,7 @@ def measure_tissues(stack: SliceStack) -> Tissues:
         stack: a head CT; slices about axial.
 
     Raises:
-        ValueError: when no slice shows a closed skull.
+        ValueError: when no slice shows a closed skull, or a tissue is nowhere.
     """
     pixel = float(np.linalg.norm(stack.row_step_ras_mm))
     samples: dict[str, list[Floats]] = {name: [] for name in TISSUES}
@@ -84,6 +84,9 @@ def measure_tissues(stack: SliceStack) -> Tissues:
     if not deviations:
         raise ValueError("no slice shows a closed skull")
     hu = {name: np.concatenate(parts) for name, parts in samples.items()}
+    absent = [name for name, values in hu.items() if not values.size]
+    if absent:
+        raise ValueError(f"no slice shows any {', '.join(absent)}")
     cupping = float(np.median(np.concatenate(under_bone)) - np.median(np.concatenate(deeper)))
     return Tissues(hu, float(np.nanmedian(deviations)), float(np.nanmedian(frequencies)), cupping)
 

@@ -26,7 +26,7 @@ from fmct.data.phantom.shapes import (
 from fmct.data.phantom.ventricles import FluidSpaces, fluid_spaces
 
 GREY_HU, WHITE_HU, CSF_HU, DURA_HU, CORD_HU = 37.0, 29.5, 8.0, 52.0, 34.0
-FAR_MM = 99.0
+FAR_MM, NEAR_SULCUS_MM = 99.0, 7.0
 CORTEX_MM, FOLIA_WAVELENGTH_MM = 3.2, 9.0
 
 
@@ -55,7 +55,7 @@ class Brain:
     def __init__(self, head: HeadParameters) -> None:
         self.head = head
         self.details = Details(head) if head.detailed else None
-        self.folding = Folding(head)
+        self.folding = Folding(head, self.details)
         self.texture = PlaneWaves(head.seed + 8, wavelength_mm=34.0, waves=6)
         self.folia = NoiseField(head.seed + 9, FOLIA_WAVELENGTH_MM, nodes=48, nodes_per_wavelength=5.0)
 
@@ -92,12 +92,13 @@ class Brain:
         """Return the HU of both hemispheres: fluid outside, ribbon of grey matter, white matter, deep nuclei, falx."""
         head = self.head
         surface = depth - np.float32(head.gap_mm) * (1.0 + 0.35 * texture)
-        sheet, reach = self.folding.sulcus(template if self.details is None else self.details.warped(template))
+        sheet, reach = self.folding.sulcus(template)
         fissure, falx = midline(template, depth)
         narrowing = np.maximum(1.0 - np.maximum(surface, 0.0) / reach, 0.0)
         half_width = np.float32(head.sulcus_mm) * narrowing * (1.0 + 0.4 * texture)
         if self.details is not None:
-            half_width = half_width * self.details.unevenness(template)
+            near = np.flatnonzero((narrowing > 0.0) & (np.abs(sheet) < NEAR_SULCUS_MM))
+            half_width[near] *= self.details.unevenness(template[:, near])
         open_sulcus = narrowing > 0.0
         sylvian = sylvian_fissure(template, 0.35 * head.gap_mm + 0.6 * head.sulcus_mm)
         fissure_fluid = fissure - np.float32(0.5 + 0.35 * head.gap_mm)
