@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -27,8 +28,7 @@ class Pose(Config):
     @property
     def matrix(self) -> Array:
         """Rotation from the head's frame to patient coordinates, (3, 3)."""
-        angles = (self.yaw_deg, self.pitch_deg, self.roll_deg)
-        return np.asarray(Rotation.from_euler("ZXY", angles, degrees=True).as_matrix(), np.float32)
+        return rotation(self.yaw_deg, self.pitch_deg, self.roll_deg)
 
     def to_head(self, points_mm: Array) -> Array:
         """Return (3, N) patient coordinates in the head's frame."""
@@ -37,6 +37,15 @@ class Pose(Config):
     def to_patient(self, points_mm: Array) -> Array:
         """Return (3, N) points of the head's frame in patient coordinates."""
         return transformed(self.matrix, points_mm) + np.array(self.shift_mm, np.float32)[:, None]
+
+
+@lru_cache(maxsize=64)
+def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> Array:
+    """Return the rotation by yaw about z, then pitch about the new x, then roll about the newest y, (3, 3)."""
+    angles = (yaw_deg, pitch_deg, roll_deg)
+    matrix = np.asarray(Rotation.from_euler("ZXY", angles, degrees=True).as_matrix(), np.float32)
+    matrix.setflags(write=False)  # it is shared
+    return matrix
 
 
 class HeadParameters(Config):
