@@ -26,6 +26,7 @@ FINE, FINE_ANGLES = 128, 150  # for streaks
 LOWEST_HU, HIGHEST_HU = -1000.0, 3071.0
 WATER_PER_MM = 0.0193  # at 70 keV
 BRAIN_HU = (5.0, 60.0)
+EDGE_PIXELS = 0.7  # over which edges are smoothed, so that the grid doesn't show in streaks
 SUPERSAMPLED = 5  # points along the edge of a pixel, for metal smaller than that
 FARTHEST_NOISE = 3.0  # against the usual
 
@@ -171,7 +172,8 @@ def motion_error(beam: Beam, plane: Array, motion: Motion) -> Array:
     middle = np.full(2, (beam.count - 1) / 2)
     offset = middle - rotation @ (middle + shift)
     moved = ndimage.affine_transform(plane, rotation, offset, order=1, cval=LOWEST_HU, prefilter=False)
-    error = beam.project(relative(moved - plane, 0.0).reshape(-1, 1))
+    change = ndimage.gaussian_filter(moved - plane, EDGE_PIXELS)
+    error = beam.project(relative(change, 0.0).reshape(-1, 1))
     error[: round(motion.when * beam.angles) * beam.count] = 0.0
     return error
 

@@ -27,6 +27,7 @@ from fmct.data.phantom.shapes import (
 from fmct.data.phantom.skull import AIR_HU, COMPACT_HU, FAT_HU, MARROW_HU, MUSCLE_HU
 
 PETROUS_HU, TOOTH_HU, LENS_HU, VITREOUS_HU = 1750.0, 2300.0, 90.0, 12.0
+MUSCLE_MM, DETAILED_MUSCLE_MM = 22.0, 38.0  # wavelength of the sheets of fat between muscles
 EYE_MM = (32.0, 62.0, -38.0)
 ORBIT_MM = ((28.0, 50.0, -38.0), (18.5, 30.0, 17.0))
 MASTOID_MM = ((60.0, -44.0, -46.0), (12.0, 17.0, 20.0))
@@ -46,7 +47,8 @@ class Face:
         self.head = head
         self.features = Features(head.seed)
         self.cells = NoiseField(head.seed + 4, wavelength_mm=7.0, nodes=48, nodes_per_wavelength=4.0)
-        self.marbling = NoiseField(head.seed + 5, wavelength_mm=22.0, nodes=36)
+        muscle_mm = DETAILED_MUSCLE_MM if head.detailed else MUSCLE_MM
+        self.marbling = NoiseField(head.seed + 5, wavelength_mm=muscle_mm, nodes=36)
 
     def skin(self, template_mm: Array, vault_skin_mm: Array) -> Array:
         """Return the distance to the skin, negative inside, joining face, neck, nose and ears to the vault's skin.
