@@ -8,22 +8,27 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
+from fmct.console.command import main
 from fmct.data.phantom import bleeds, distractors, mass_effect  # noqa: F401 - registers the findings
 from fmct.data.phantom.acquisition import Sampler, acquire
-from fmct.data.phantom.artifacts import Artifacts, hardening_error, metal_ball, metal_error, motion_error, spread
+from fmct.data.phantom.artifacts import Artifacts, hardening_error, metal_error, motion_error, spread
 from fmct.data.phantom.beam import Beam, Spectrum, bone_share
 from fmct.data.phantom.bleeds import IPH
 from fmct.data.phantom.blob import Blob
-from fmct.data.phantom.cohort import Case
+from fmct.data.phantom.cohort import Case, CohortConfig
 from fmct.data.phantom.coverage import lesion_range
 from fmct.data.phantom.detector_noise import FINER, level_hu, ramp_noise
 from fmct.data.phantom.effects import Effects, Habits, Metal, Motion
 from fmct.data.phantom.findings import draw_findings
 from fmct.data.phantom.head import HeadParameters, Pose, draw_head
+from fmct.data.phantom.metal import metal_ball
 from fmct.data.phantom.render import Grid, render
 from fmct.data.phantom.scanner import SCANNERS, Overrides, Protocol
+from fmct.data.phantom.writer import Identity
+from fmct.phantom import COMMAND
 
 COARSE = Overrides(pixel_mm=3.5, slice_mm=6.0)
 DISTURBED = COARSE.model_copy(update={"effects": True})
@@ -244,6 +249,15 @@ def test_disturbed_scans_are_seeded_and_differ_from_plain_ones() -> None:
     assert np.array_equal(first.hu, again.hu)
     assert first.protocol.effects is not None
     assert first.hu.shape != plain.hu.shape or not np.array_equal(first.hu, plain.hu)
+
+
+def test_command_makes_scans_with_effects(tmp_path: Path) -> None:
+    arguments = ["--n", "1", "--sites", "1", "--format", "dicom", "--pixel-mm", "3.5", "--slice-mm", "6", "--effects"]
+    assert main(COMMAND, [*arguments, "--out", str(tmp_path / "cohort")]) == 0
+    (case,) = CohortConfig(scans=1, sites=1, format="dicom", overrides=DISTURBED).build()
+    file = pydicom.dcmread(tmp_path / "cohort" / case.path / "0001.dcm")
+    identity = Identity(patient_id=case.patient_id, age_years=50, sex="F", study=case.study)
+    assert file.StudyInstanceUID == identity.study_uid
 
 
 def test_details_are_in_the_brain_and_in_bone() -> None:

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from fmct.data.geometry import LPS_TO_RAS
 from fmct.data.phantom.beam import BONE_TO_WATER, Beam, Spectrum, Vector, bone_share
 from fmct.data.phantom.effects import Effects, Motion
 from fmct.data.phantom.head import HeadParameters
+from fmct.data.phantom.metal import metal_ball
 from fmct.data.phantom.scanner import Protocol
 from fmct.data.phantom.shapes import Array
 
@@ -27,7 +26,6 @@ LOWEST_HU, HIGHEST_HU = -1000.0, 3071.0
 WATER_PER_MM = 0.0193  # at 70 keV
 BRAIN_HU = (5.0, 60.0)
 EDGE_PIXELS = 0.7  # over which edges are smoothed, so that the grid doesn't show in streaks
-SUPERSAMPLED = 5  # points along the edge of a pixel, for metal smaller than that
 FARTHEST_NOISE = 3.0  # against the usual
 
 Slices = Callable[[Protocol], Array]
@@ -209,42 +207,3 @@ def moving_slices(head: HeadParameters, protocol: Protocol, motion: Motion | Non
         return set()
     away = np.abs(np.array(protocol.table_z_mm) - head.pose.shift_mm[2] - motion.above_mm)
     return set(map(int, np.flatnonzero(away < motion.length_mm / 2)))
-
-
-def metal_ball(head: HeadParameters, protocol: Protocol, effects: Effects) -> dict[int, Array]:
-    """Return the share of metal in each pixel, (R, C), of the slices that have any."""
-    metal = effects.metal
-    if metal is None:
-        return {}
-    at = head.pose.to_patient(np.array(metal.center_mm, np.float32)[:, None] * np.array(head.scale)[:, None])[:, 0]
-    tilt = np.deg2rad(protocol.tilt_deg)
-    x = LPS_TO_RAS[0] * at[0] - protocol.center_mm[0]
-    y, z = LPS_TO_RAS[1] * at[1] - protocol.center_mm[1], at[2] - np.array(protocol.table_z_mm)
-    down, through = y * np.cos(tilt) - z * np.sin(tilt), y * np.sin(tilt) + z * np.cos(tilt)
-    matrix, pixel = protocol.matrix, protocol.pixel_mm
-    shares: dict[int, Array] = {}
-    for k in np.flatnonzero(np.abs(through) < metal.radius_mm + np.array(protocol.slice_mm) / 2):
-        rows, columns = (around(middle, metal.radius_mm, pixel, matrix) for middle in (down[k], x))
-        apart = (squares(pixels, middle, pixel, matrix) for pixels, middle in ((rows, down[k]), (columns, x)))
-        from_rows, from_columns = apart
-        chord = np.sqrt(np.maximum(metal.radius_mm**2 - from_rows[:, None] - from_columns, 0.0))
-        half = protocol.slice_mm[k] / 2
-        overlap = np.maximum(np.minimum(through[k] + chord, half) - np.maximum(through[k] - chord, -half), 0.0)
-        overlap = overlap.reshape(rows.size, SUPERSAMPLED, columns.size, SUPERSAMPLED).mean((1, 3))
-        shares[int(k)] = np.zeros((matrix, matrix), np.float32)
-        shares[int(k)][np.ix_(rows, columns)] = overlap / protocol.slice_mm[k]
-    return shares
-
-
-def around(middle_mm: float, radius_mm: float, pixel_mm: float, matrix: int) -> NDArray[np.intp]:
-    """Return the pixels along an axis, its zero in its middle, that a ball reaches."""
-    first, last = ((middle_mm + side * radius_mm) / pixel_mm + matrix / 2 for side in (-1.0, 1.0))
-    return np.arange(max(0, int(np.floor(first))), min(matrix, int(np.floor(last)) + 1))
-
-
-def squares(pixels: NDArray[np.intp], middle_mm: float, pixel_mm: float, matrix: int) -> Vector:
-    """Return the squared distances along an axis of `SUPERSAMPLED` points in each pixel to the middle of a ball."""
-    points = np.arange(pixels.size * SUPERSAMPLED) + 0.5
-    first = pixels[0] if pixels.size else 0
-    at: Vector = (first + points / SUPERSAMPLED - matrix / 2) * pixel_mm
-    return (at - middle_mm) ** 2

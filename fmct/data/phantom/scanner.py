@@ -10,6 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from fmct.console.errors import UsageError
 from fmct.data.phantom.effects import Effects, Habits
 from fmct.data.phantom.head import HeadParameters
+from fmct.data.phantom.kernel import Kernel
 from fmct.experiment.config import Config
 
 SMALLEST_FIELD_MM = 200.0  # a narrower field of view cuts the skull
@@ -71,16 +72,6 @@ class Protocol(Config):
         """Whether all slices have one thickness and distance."""
         steps = np.diff(self.table_z_mm)
         return len(set(self.slice_mm)) == 1 and bool(np.allclose(steps, steps[0], rtol=0.0, atol=1e-3))
-
-
-class Kernel(Config):
-    """A second kernel of a scanner, for bone."""
-
-    name: str = Field(description="as its header says it")
-    noise_hu: float = Field(gt=0, description="standard deviation at 5 mm thickness")
-    noise_correlation_mm: float = Field(ge=0)
-    blur_mm: float = Field(gt=0)
-    enhancement: float = Field(ge=0, description="how much it overshoots at edges, against their height")
 
 
 class Scanner(Config):
