@@ -43,6 +43,7 @@ class Phantom(Command):
     )
     prevalence: float = Field(0.5, ge=0, le=1, description="share of patients with a bleed; sites differ by a tenth")
     hard_cases: bool = Field(False, description="add DIR/hard_cases: series that an indexer must reject")
+    effects: bool = Field(False, description="finer anatomy, artifacts, other kernels and rests, missed coverage")
     masks: bool = Field(False, description="write a mask of each lesion: DIR/.masks/PATH OF THE SCAN/NAME.nii.gz")
     workers: int = Field(1, ge=1, description="processes")
     json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
@@ -58,7 +59,7 @@ class Phantom(Command):
             raise UsageError(
                 "the output exists already and isn't an empty folder", self.out, "remove it or choose another --out"
             )
-        overrides = Overrides(slice_mm=self.slice_mm, pixel_mm=self.pixel_mm, matrix=self.matrix)
+        overrides = Overrides(slice_mm=self.slice_mm, pixel_mm=self.pixel_mm, matrix=self.matrix, effects=self.effects)
         config = CohortConfig(
             scans=self.n,
             sites=self.sites,

@@ -158,9 +158,9 @@ def test_protocols_cover_the_head_and_keep_their_gaps() -> None:
             tilts.add(protocol.tilt_deg)
             uneven += not protocol.even
             assert scanner.draw(np.random.default_rng(seed), HEAD, even=True).even
-    assert min(thicknesses) == 0.6
-    assert max(thicknesses) == 7.0
-    assert tilts == {0.0, 12.0, 18.5, -8.0}
+    assert min(thicknesses) == 0.5
+    assert max(thicknesses) == 8.0
+    assert tilts == {0.0, 12.0, 18.5, -8.0, -15.0, 22.0}
     assert uneven > 5
 
 

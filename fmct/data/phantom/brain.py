@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fmct.data.phantom.cortex import Folding
+from fmct.data.phantom.details import Details
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.noise import NoiseField, PlaneWaves
 from fmct.data.phantom.shapes import (
@@ -22,9 +23,10 @@ from fmct.data.phantom.shapes import (
     smooth_min,
     smooth_step,
 )
-from fmct.data.phantom.ventricles import fluid_spaces
+from fmct.data.phantom.ventricles import FluidSpaces, fluid_spaces
 
 GREY_HU, WHITE_HU, CSF_HU, DURA_HU, CORD_HU = 37.0, 29.5, 8.0, 52.0, 34.0
+FAR_MM, NEAR_SULCUS_MM = 99.0, 7.0
 CORTEX_MM, FOLIA_WAVELENGTH_MM = 3.2, 9.0
 
 
@@ -52,7 +54,8 @@ class Brain:
 
     def __init__(self, head: HeadParameters) -> None:
         self.head = head
-        self.folding = Folding(head)
+        self.details = Details(head) if head.detailed else None
+        self.folding = Folding(head, self.details)
         self.texture = PlaneWaves(head.seed + 8, wavelength_mm=34.0, waves=6)
         self.folia = NoiseField(head.seed + 9, FOLIA_WAVELENGTH_MM, nodes=48, nodes_per_wavelength=5.0)
 
@@ -75,11 +78,15 @@ class Brain:
         dura = share_between(behind, -0.6, 0.6, edge) * smooth_step(-template[1], 30.0, 42.0)
         mix(hu, DURA_HU, dura * smooth_step(np.abs(template[0]), 8.0, 16.0))
         inner = np.flatnonzero((np.abs(template[0]) < 60.0) & (at.tissue_depth_mm > 12.0))
-        self._fluid(hu, template, inner, edge)
+        spaces = self._fluid(hu, template, inner, edge)
         stem = np.flatnonzero((np.abs(template[0]) < 26.0) & (template[2] < 4.0) & (template[1] < 0.0))
         part = hu[stem]
         brainstem(part, template[:, stem], edge)
         hu[stem] = part
+        if self.details is not None:
+            ventricles = np.full(hu.shape, FAR_MM, np.float32)
+            ventricles[inner] = spaces.ventricles
+            self.details.paint_brain(hu, template, at.tissue_depth_mm, ventricles, edge)
 
     def _cerebrum(self, template: Array, depth: Array, texture: Array, edge: float) -> Array:
         """Return the HU of both hemispheres: fluid outside, ribbon of grey matter, white matter, deep nuclei, falx."""
@@ -89,6 +96,9 @@ class Brain:
         fissure, falx = midline(template, depth)
         narrowing = np.maximum(1.0 - np.maximum(surface, 0.0) / reach, 0.0)
         half_width = np.float32(head.sulcus_mm) * narrowing * (1.0 + 0.4 * texture)
+        if self.details is not None:
+            near = np.flatnonzero((narrowing > 0.0) & (np.abs(sheet) < NEAR_SULCUS_MM))
+            half_width[near] *= self.details.unevenness(template[:, near])
         open_sulcus = narrowing > 0.0
         sylvian = sylvian_fissure(template, 0.35 * head.gap_mm + 0.6 * head.sulcus_mm)
         fissure_fluid = fissure - np.float32(0.5 + 0.35 * head.gap_mm)
@@ -125,12 +135,13 @@ class Brain:
         mix(hu, CSF_HU, 1.0 - share_inside(-cerebellum, edge))
         return hu
 
-    def _fluid(self, hu: Array, template: Array, inner: Indices, edge: float) -> None:
-        """Lay ventricles and cisterns into `hu` at the indices `inner`."""
+    def _fluid(self, hu: Array, template: Array, inner: Indices, edge: float) -> FluidSpaces:
+        """Lay ventricles and cisterns into `hu` at the indices `inner`; return the distances to them there."""
         spaces = fluid_spaces(self.head, template[:, inner])
         part = hu[inner]
         mix(part, CSF_HU, np.maximum(share_inside(spaces.ventricles, edge), share_inside(spaces.cisterns, edge)))
         hu[inner] = part
+        return spaces
 
 
 def tentorial_side(template: Array) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fmct.data.phantom.anatomy import Anatomy
 from fmct.data.phantom.couch import couch_hu
+from fmct.data.phantom.effects import Rest
 from fmct.data.phantom.findings import Finding
 from fmct.data.phantom.head import HeadParameters, Triple
 from fmct.data.phantom.shapes import Array, Indices
@@ -72,7 +73,9 @@ def head_box(head: HeadParameters, margin_mm: float = 4.0) -> tuple[Triple, Trip
     return (low[0] - margin_mm, low[1] - margin_mm, low[2]), (high[0] + margin_mm, high[1] + margin_mm, high[2])
 
 
-def render(head: HeadParameters, grid: Grid, findings: Sequence[Finding] = (), couch: bool = True) -> Rendering:
+def render(
+    head: HeadParameters, grid: Grid, findings: Sequence[Finding] = (), couch: bool = True, rest: Rest = "cup"
+) -> Rendering:
     """Sample a head, its findings and what it lies on.
 
     Args:
@@ -80,6 +83,7 @@ def render(head: HeadParameters, grid: Grid, findings: Sequence[Finding] = (), c
         grid: where to sample.
         findings: what to paint into it, in this order.
         couch: whether couch and head rest are there.
+        rest: which kind of head rest.
 
     Returns:
         HU and the findings' masks on the grid.
@@ -98,7 +102,7 @@ def render(head: HeadParameters, grid: Grid, findings: Sequence[Finding] = (), c
         for name, share in shares.items():
             lesions.setdefault(name, np.zeros(grid.shape_zyx, np.float32))[block] = share.reshape(hu[block].shape)
     if couch:
-        np.maximum(hu, couch_hu(head, x, y, grid.step_mm)[None], out=hu)
+        np.maximum(hu, couch_hu(head, x, y, grid.step_mm, rest)[None], out=hu)
     return Rendering(grid, hu, lesions)
 
 
