@@ -1,4 +1,4 @@
-"""Shift of the midline: the one finding that is a deformation and has no body of its own."""
+"""What findings do to their surroundings: shift of the midline, itself a deformation, and mass effect, a consequence."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field
 
-from fmct.data.phantom.findings import Finding, register
+from fmct.data.phantom.findings import Finding, altered, register
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.shapes import Array, smooth_step
-from fmct.data.phantom.skull import VAULT_CENTER_MM, VAULT_RADII_MM
+from fmct.data.phantom.skull import VAULT_CENTER_MM, VAULT_RADII_MM, Skull
+from fmct.data.phantom.vault import outward, vault_mm
+from fmct.data.phantom.ventricles import LATERAL_MM, OCCIPITAL_HORN_MM, TEMPORAL_HORN_MM
 
 POSITIVE_FROM_MM = 5.0  # the bound at which clinics call it a shift
+MASS_EFFECT_FROM_MM = 2.5  # displacement of a landmark from which a reader sees ventricles or sulci give way
+CORTEX_DEPTH_MM = 14.0  # of landmarks under the vault
+PAIRED_MM = ((37.0, -2.0, 3.0), (15.0, -29.0, -10.0), (25.0, -64.0, -33.0))  # insula, ambient cistern, cerebellum
+UNPAIRED_MM = ((0.0, -10.0, -1.0), (0.0, -47.0, -34.0), (0.0, -41.0, -6.0))  # third, fourth ventricle, quadrigeminal
 HELD_MM, FREE_MM = 8.0, 42.0  # depth under the vault where nothing moves, and from which all moves together
 
 
@@ -68,6 +74,50 @@ class SlightShift(MidlineShift):
     def draw(cls, rng: np.random.Generator, head: HeadParameters, others: Sequence[Finding]) -> Self:
         """Draw a shift of up to 4 mm."""
         return cls(shift_mm=float(rng.uniform(0.5, 4.0)), toward=away_from(others, rng))
+
+
+@register
+class MassEffect(Finding):
+    """How far the other findings push ventricles, cisterns and cortex; it follows from them and paints nothing."""
+
+    name: ClassVar[str] = "MassEffect"
+    labels: ClassVar[tuple[str, ...]] = ("MassEffect",)
+    severity_names: ClassVar[tuple[str, ...]] = ("mass_effect_mm",)
+
+    pushed_mm: float = Field(ge=0, description="displacement of the landmark that is pushed farthest")
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, head: HeadParameters, others: Sequence[Finding]) -> Self:
+        """Work out how far the landmarks are pushed by others, shifts too small to be called one left out."""
+        head = altered(head, others)
+        points = landmarks_mm(head)
+        depth = -Skull(head).cavity(points)
+        total = np.zeros_like(points)
+        for other in others:
+            moved = other.displacement(head, points, depth) if other.positive() else None
+            if moved is not None:
+                total += moved
+        return cls(pushed_mm=float(np.sqrt((total**2).sum(0)).max()))
+
+    def severity(self) -> dict[str, float]:
+        """Return the displacement of the landmark that is pushed farthest, in mm."""
+        return {"mass_effect_mm": self.pushed_mm}
+
+    def positive(self) -> bool:
+        """Return whether it reaches `MASS_EFFECT_FROM_MM`."""
+        return self.pushed_mm >= MASS_EFFECT_FROM_MM
+
+
+def landmarks_mm(head: HeadParameters) -> Array:
+    """Return what readers look at, (3, N) in the head's frame: ventricles, cisterns, insulae, cortex of the vault."""
+    azimuth, elevation = np.meshgrid((-70.0, -35.0, 0.0, 35.0, 70.0), (5.0, 25.0, 50.0, 75.0))
+    direction = outward(azimuth.ravel(), elevation.ravel())
+    cortex = np.array(VAULT_CENTER_MM)[:, None] + direction * (vault_mm(direction) - CORTEX_DEPTH_MM)
+    ventricles = [center for center, _ in (*LATERAL_MM, *OCCIPITAL_HORN_MM, *TEMPORAL_HORN_MM)]
+    right = np.concatenate([np.array([*ventricles, *PAIRED_MM]).T, cortex], axis=1)
+    both = np.concatenate([right, right * np.array([[-1.0], [1.0], [1.0]]), np.array(UNPAIRED_MM).T], axis=1)
+    points: Array = (both * np.array(head.scale)[:, None]).astype(np.float32)
+    return points
 
 
 def away_from(others: Sequence[Finding], rng: np.random.Generator) -> Literal[-1, 1]:
