@@ -46,6 +46,10 @@ class Anatomy:
         """
         hu = np.full(points_mm.shape[1], AIR_HU, np.float32)
         outside = self.skull.cavity(points_mm)
+        for finding in self.outer_findings:
+            pressed = finding.press(self.head, points_mm)
+            if pressed is not None:
+                outside = outside + pressed
         solid = np.flatnonzero((outside > -edge_mm) & ((outside < SCALP_REACH_MM) | (points_mm[2] < FACE_REACH_MM)))
         lesions = self._paint_outside(hu, points_mm, outside, solid, edge_mm)
         cavity = np.flatnonzero(outside < 0.5 * edge_mm)

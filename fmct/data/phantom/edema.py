@@ -17,6 +17,7 @@ from fmct.data.phantom.shapes import Array, mix, share_inside, smooth_step
 
 POSITIVE_FROM_ML = 12.0  # what is smaller isn't called edema
 LEAST_HU, MOST_HU = 18.0, 26.0  # between these, tissue turns into what isn't fluid
+ROOM_OF_INFARCT = 0.4  # share of its volume for which an infarct makes room once it has closed all sulci
 SULCI_MM = (20.0, 28.0)  # depth to which fluid is that of sulci, and from which it's that of ventricles
 
 # Middle of arterial territories, right side of the average head, with how common infarcts of each are.
@@ -149,8 +150,8 @@ class AcuteInfarct(Finding):
         return self.blob.volume_ml >= POSITIVE_FROM_ML
 
     def displacement(self, head: HeadParameters, points_mm: Array, depth_mm: Array) -> Array | None:
-        """Push tissue apart a little."""
-        return pushed_apart(self.blob, points_mm, depth_mm, room=0.1)
+        """Push tissue apart, by as much as sulci can't give way."""
+        return pushed_apart(self.blob, points_mm, depth_mm, room=ROOM_OF_INFARCT * self.closed)
 
     def paint(self, head: HeadParameters, hu: Array, at: BrainPoints) -> Array | None:
         """Blur grey into white, darken both, fill sulci; return the share of each voxel in the territory."""

@@ -53,6 +53,10 @@ class Finding(Config, ABC):
         """Return the anatomy that the finding makes of a head's; size, skull and pose stay as they are."""
         return head
 
+    def press(self, head: HeadParameters, points_mm: Array) -> Array | None:
+        """Return how far the skull is pressed in at (3, N) points, (N,) mm, or None where it is nowhere."""
+        return None
+
     def reshape(self, head: HeadParameters, points_mm: Array, shell: Shell) -> None:
         """Change in place how thick bone and scalp are at (3, N) points outside the cavity."""
 

@@ -8,16 +8,14 @@ from typing import ClassVar, Self
 import numpy as np
 from pydantic import Field
 
-from fmct.data.phantom.brain import BrainPoints
 from fmct.data.phantom.findings import Finding, register
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.shapes import Array, mix, share_between, share_inside, smooth_step
-from fmct.data.phantom.skull import COMPACT_HU, OuterPoints, Shell
+from fmct.data.phantom.skull import OuterPoints, Shell
 from fmct.data.phantom.vault_line import VaultLine
 
 CLEFT_HU = 45.0  # what fills the line
 FRAGMENT_MM = 13.0  # breadth of a fragment that is pressed in
-THINNEST_MM = 1.5  # bone that is left outside of what is pressed in
 
 
 @register
@@ -72,11 +70,13 @@ class Fracture(Finding):
         """Return the width of the cleft in mm."""
         return {"fracture_mm": self.width_mm}
 
-    def _pressed(self, head: HeadParameters, points_mm: Array) -> Array:
-        """Return how far the bone at each point is pressed in, (N,) mm: most beside the line, on one side of it."""
-        across, there, _ = self.line.at(head, points_mm)
+    def press(self, head: HeadParameters, points_mm: Array) -> Array | None:
+        """Return how far the bone at each point is pressed in: most beside the line, on one side of it."""
+        if self.step_mm == 0.0:
+            return None
+        across, there, from_middle = self.line.at(head, points_mm)
         profile = smooth_step(across, -0.5, 0.5) * (1.0 - smooth_step(across, 0.4 * FRAGMENT_MM, 1.4 * FRAGMENT_MM))
-        pressed: Array = np.float32(self.step_mm) * there * profile
+        pressed: Array = np.float32(self.step_mm) * there * profile * (from_middle < 90.0)
         return pressed
 
     def _swelling(self, from_middle_deg: Array) -> Array:
@@ -86,13 +86,13 @@ class Fracture(Finding):
         return swelling
 
     def reshape(self, head: HeadParameters, points_mm: Array, shell: Shell) -> None:
-        """Press the fragment in and lift the skin over the hematoma."""
-        if self.step_mm > 0.0:
-            pressed = self._pressed(head, points_mm)
-            shell.bone_mm[:] = np.maximum(shell.bone_mm - pressed, np.minimum(shell.bone_mm, np.float32(THINNEST_MM)))
+        """Lift the skin over the hematoma, and keep it where it was over what is pressed in."""
         if self.swelling_mm > 0.0:
             _, _, from_middle = self.line.at(head, points_mm)
             shell.skin_mm[:] -= self._swelling(from_middle)
+        pressed = self.press(head, points_mm)
+        if pressed is not None:
+            shell.skin_mm[:] -= pressed
 
     def paint_outside(self, head: HeadParameters, hu: Array, at: OuterPoints) -> Array | None:
         """Lay hematoma and cleft into scalp and bone; return the cleft's share of each voxel."""
@@ -107,14 +107,3 @@ class Fracture(Finding):
         mix(hu, CLEFT_HU, cleft * bone)
         share: Array = cleft * bone * share_inside(-at.shell.outside_mm, at.edge_mm)
         return share if share.any() else None
-
-    def paint(self, head: HeadParameters, hu: Array, at: BrainPoints) -> Array | None:
-        """Lay what is pressed in over the contents of the cavity."""
-        near = np.flatnonzero(at.depth_mm < self.step_mm + at.edge_mm) if self.step_mm > 0.0 else np.empty(0, np.intp)
-        if near.size:
-            part = hu[near]
-            pressed = self._pressed(head, at.points_mm[:, near])
-            bone = share_between(at.depth_mm[near], -at.edge_mm, pressed, at.edge_mm) * (pressed > 0.2)
-            mix(part, COMPACT_HU, bone)
-            hu[near] = part
-        return None

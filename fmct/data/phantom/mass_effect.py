@@ -1,4 +1,4 @@
-"""What findings do to their surroundings: shift of the midline, itself a deformation, and mass effect, a consequence."""
+"""What findings do to what is around them: shift of the midline, a deformation of its own, and mass effect."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field
 
+from fmct.data.phantom.blob import Blob
 from fmct.data.phantom.findings import Finding, altered, register
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.shapes import Array, smooth_step
@@ -16,7 +17,7 @@ from fmct.data.phantom.vault import outward, vault_mm
 from fmct.data.phantom.ventricles import LATERAL_MM, OCCIPITAL_HORN_MM, TEMPORAL_HORN_MM
 
 POSITIVE_FROM_MM = 5.0  # the bound at which clinics call it a shift
-MASS_EFFECT_FROM_MM = 2.5  # displacement of a landmark from which a reader sees ventricles or sulci give way
+MASS_EFFECT_FROM_MM = 2.5  # displacement from which a reader sees ventricles or sulci give way
 CORTEX_DEPTH_MM = 14.0  # of landmarks under the vault
 PAIRED_MM = ((37.0, -2.0, 3.0), (15.0, -29.0, -10.0), (25.0, -64.0, -33.0))  # insula, ambient cistern, cerebellum
 UNPAIRED_MM = ((0.0, -10.0, -1.0), (0.0, -47.0, -34.0), (0.0, -41.0, -6.0))  # third, fourth ventricle, quadrigeminal
@@ -78,20 +79,25 @@ class SlightShift(MidlineShift):
 
 @register
 class MassEffect(Finding):
-    """How far the other findings push ventricles, cisterns and cortex; it follows from them and paints nothing."""
+    """How far the other findings push what is around them, ventricles and cortex; it follows and paints nothing."""
 
     name: ClassVar[str] = "MassEffect"
     labels: ClassVar[tuple[str, ...]] = ("MassEffect",)
     severity_names: ClassVar[tuple[str, ...]] = ("mass_effect_mm",)
 
-    pushed_mm: float = Field(ge=0, description="displacement of the landmark that is pushed farthest")
+    pushed_mm: float = Field(ge=0, description="greatest displacement of a landmark or of what borders on a body")
 
     @classmethod
     def draw(cls, rng: np.random.Generator, head: HeadParameters, others: Sequence[Finding]) -> Self:
-        """Work out how far the landmarks are pushed by others, shifts too small to be called one left out."""
+        """Work out how far others push the landmarks and what borders on them; slight shifts are left out."""
         head = altered(head, others)
+        bodies = [body for body in (getattr(other, "blob", None) for other in others) if isinstance(body, Blob)]
         points = landmarks_mm(head)
+        for body in bodies:  # where a body is, nothing else is pushed
+            points = points[:, body.distance(points) > 0.0]
+        points = np.concatenate([points, *(around(body) for body in bodies)], axis=1)
         depth = -Skull(head).cavity(points)
+        points, depth = points[:, depth > 0.0], depth[depth > 0.0]
         total = np.zeros_like(points)
         for other in others:
             moved = other.displacement(head, points, depth) if other.positive() else None
@@ -100,7 +106,7 @@ class MassEffect(Finding):
         return cls(pushed_mm=float(np.sqrt((total**2).sum(0)).max()))
 
     def severity(self) -> dict[str, float]:
-        """Return the displacement of the landmark that is pushed farthest, in mm."""
+        """Return the greatest displacement in mm."""
         return {"mass_effect_mm": self.pushed_mm}
 
     def positive(self) -> bool:
@@ -118,6 +124,14 @@ def landmarks_mm(head: HeadParameters) -> Array:
     both = np.concatenate([right, right * np.array([[-1.0], [1.0], [1.0]]), np.array(UNPAIRED_MM).T], axis=1)
     points: Array = (both * np.array(head.scale)[:, None]).astype(np.float32)
     return points
+
+
+def around(body: Blob) -> Array:
+    """Return places on the ball of a body's volume, (3, 26): what borders on it."""
+    steps = np.stack(np.meshgrid((-1.0, 0.0, 1.0), (-1.0, 0.0, 1.0), (-1.0, 0.0, 1.0))).reshape(3, -1)
+    steps = steps[:, (steps != 0).any(0)]
+    places: Array = np.array(body.center_mm)[:, None] + steps / np.linalg.norm(steps, axis=0) * body.radius_mm
+    return places.astype(np.float32)
 
 
 def away_from(others: Sequence[Finding], rng: np.random.Generator) -> Literal[-1, 1]:

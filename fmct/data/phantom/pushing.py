@@ -14,8 +14,8 @@ HELD_MM = (1.0, 14.0)  # from the midline and from the skull: where nothing move
 def pushed_apart(blob: Blob, points_mm: Array, depth_mm: Array, room: float) -> Array | None:
     """Return the displacement around a body, (3, N) mm, or None where it reaches none of the points.
 
-    Near the center it's that of an incompressible medium in which a ball of `room` times the body's volume grew
-    (a shell of radius d came from one of radius cbrt(d^3 - room r^3)), and it fades as exp(-(d / 2.2 r)^2).
+    A ball of the body's volume swells evenly until `room` of that volume is new, in an incompressible medium: a shell
+    of radius d came from one of radius cbrt(d^3 - room min(d, r)^3). It fades as exp(-(d / 2.2 r)^2).
 
     Args:
         blob: the body, on one side of the midline.
@@ -30,8 +30,8 @@ def pushed_apart(blob: Blob, points_mm: Array, depth_mm: Array, room: float) -> 
     side = np.float32(np.sign(blob.center_mm[0]))
     outward = points_mm[:, near] - np.array(blob.center_mm, np.float32)[:, None]
     distance = np.maximum(np.sqrt((outward**2).sum(0)), np.float32(1.0))
-    grown = np.float32(room) * radius**3 * np.exp(-((distance / (np.float32(REACH) * radius)) ** 2))
-    before = np.cbrt(np.maximum(distance**3 - grown, np.float32(0.05) * distance**3))
+    fading = np.exp(-((distance / (np.float32(REACH) * radius)) ** 2))
+    before = np.cbrt(distance**3 - np.float32(room) * fading * np.minimum(distance, radius) ** 3)
     free = smooth_step(side * points_mm[0, near], *HELD_MM) * smooth_step(depth_mm[near], *HELD_MM)
     moved = np.zeros_like(points_mm)
     moved[:, near] = outward * ((distance - before) / distance * free)
