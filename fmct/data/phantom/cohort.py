@@ -10,18 +10,13 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+# Importing registers the findings, in the order of the truth table's columns.
+# isort: off
+from fmct.data.phantom import bleeds, mass_effect, fracture, tumor, edema, hydrocephalus, dementia  # noqa: F401
+from fmct.data.phantom import distractors, grooves  # noqa: F401
+# isort: on
+
 from fmct.data.lesion_masks import mask_folder
-from fmct.data.phantom import (  # noqa: F401 - registers the findings
-    bleeds,
-    dementia,
-    distractors,
-    edema,
-    fracture,
-    grooves,
-    hydrocephalus,
-    mass_effect,
-    tumor,
-)
 from fmct.data.phantom.acquisition import acquire
 from fmct.data.phantom.case_mix import MIXES, SITE_PREVALENCE, MixName, completed, deal
 from fmct.data.phantom.findings import altered, draw_findings, label_names, labels_of, severities_of, severity_names

@@ -15,6 +15,7 @@ from fmct.data.phantom.skull import OuterPoints, Shell
 from fmct.data.phantom.vault_line import VaultLine
 
 CLEFT_HU = 45.0  # what fills the line
+BORDER_MM = 2.0  # so far from its middle bone counts as the fracture's in masks
 FRAGMENT_MM = 13.0  # breadth of a fragment that is pressed in
 
 
@@ -95,7 +96,10 @@ class Fracture(Finding):
             shell.skin_mm[:] -= pressed
 
     def paint_outside(self, head: HeadParameters, hu: Array, at: OuterPoints) -> Array | None:
-        """Lay hematoma and cleft into scalp and bone; return the cleft's share of each voxel."""
+        """Lay hematoma and cleft into scalp and bone; return the share of bone that borders on the cleft.
+
+        A mask of the cleft alone would be empty wherever voxels are wider than it.
+        """
         across, there, from_middle = self.line.at(head, at.points_mm)
         gap = at.shell.outside_mm - at.shell.bone_mm
         if self.swelling_mm > 0.0:
@@ -105,5 +109,7 @@ class Fracture(Finding):
         cleft = share_between(across, -half, half, at.edge_mm) * (from_middle < 90.0)
         bone = share_inside(gap, at.edge_mm)
         mix(hu, CLEFT_HU, cleft * bone)
-        share: Array = cleft * bone * share_inside(-at.shell.outside_mm, at.edge_mm)
+        beside = np.maximum(half, BORDER_MM) * (there > 0.0)
+        share: Array = share_between(across, -beside, beside, at.edge_mm) * (from_middle < 90.0)
+        share *= bone * share_inside(-at.shell.outside_mm, at.edge_mm)
         return share if share.any() else None
