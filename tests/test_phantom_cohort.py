@@ -18,6 +18,7 @@ from fmct.console.errors import FmctError
 from fmct.data.phantom.case_mix import ALL, CORE, SITE_PREVALENCE, deal
 from fmct.data.phantom.cohort import CohortConfig, make, truth_columns
 from fmct.data.phantom.findings import FINDINGS, label_names
+from fmct.data.phantom.head import draw_head
 from fmct.data.phantom.making import made
 from fmct.data.phantom.scanner import SCANNERS, Overrides
 from fmct.phantom import COMMAND
@@ -95,6 +96,17 @@ def test_headers_agree_with_truth(cohort: Path) -> None:
         assert float(file.GantryDetectorTilt) == row.tilt_deg
         studies.add(file.StudyInstanceUID)
     assert len(studies) == len(series)
+
+
+def test_the_header_has_the_age_at_which_dementia_occurs(tmp_path: Path) -> None:
+    plan = CohortConfig(scans=120, sites=1, format="dicom", overrides=OVERRIDES).build()
+    young = [
+        case
+        for case in plan
+        if "ADRD" in case.findings and draw_head(np.random.default_rng([case.seed, 0])).age_years < 60
+    ]
+    make(young[0], tmp_path)
+    assert int(pydicom.dcmread(tmp_path / young[0].path / "0001.dcm").PatientAge.removesuffix("Y")) >= 60
 
 
 def test_a_scan_that_cannot_be_made_in_another_process_is_named(tmp_path: Path) -> None:

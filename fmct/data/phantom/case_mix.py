@@ -80,9 +80,9 @@ ALL = CaseMix(
         (("SDH", "SAH", "Fracture"), 0.04),
         (("SAH", "Fracture"), 0.03),
         (("IPH", "SAH", "Fracture"), 0.03),
-        (("EDH",), 0.03),
-        (("EDH", "Fracture"), 0.09),
-        (("EDH", "Fracture", "MidlineShift"), 0.05),
+        (("EDH",), 0.04),
+        (("EDH", "Fracture"), 0.11),
+        (("EDH", "Fracture", "MidlineShift"), 0.06),
         # age
         (("ChronicSDH",), 0.08),
         (("ChronicSDH", "MidlineShift"), 0.05),
@@ -103,7 +103,7 @@ ALL = CaseMix(
     ),
     site_odds=(
         {},
-        {"ADRD": 1.4, "ChronicSDH": 1.4, "Fracture": 0.6, "EDH": 0.8, "AcuteInfarct": 1.2},  # a town of the old
+        {"ADRD": 1.4, "ChronicSDH": 1.4, "Fracture": 0.6, "AcuteInfarct": 1.2},  # a town of the old
         {"Fracture": 1.4, "EDH": 1.2, "SDH": 1.3, "ADRD": 0.7, "Tumor": 0.8},  # a trauma center
         {"Tumor": 1.6, "Hydrocephalus": 1.3, "SAH": 1.2, "Fracture": 0.7, "ChronicSDH": 0.8},  # neurosurgery
     ),

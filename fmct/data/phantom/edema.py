@@ -49,7 +49,8 @@ class VasogenicEdema(Finding):
         Raises:
             ValueError: when nothing with a body in the brain was drawn before.
         """
-        bodies = [getattr(other, "blob", None) for other in others if other.name != "OldInfarct"]
+        pushing = [other for other in others if type(other).displacement is not Finding.displacement]
+        bodies = [getattr(other, "blob", None) for other in pushing]
         masses = [body for body in bodies if isinstance(body, Blob)]
         if not masses:
             raise ValueError("vasogenic edema needs a mass to spread from: name Tumor or IPH before VasogenicEdema")

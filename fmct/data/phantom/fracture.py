@@ -16,7 +16,7 @@ from fmct.data.phantom.vault_line import VaultLine
 
 CLEFT_HU = 45.0  # what fills the line
 BORDER_MM = 2.0  # so far from its middle bone counts as the fracture's in masks
-FRAGMENT_MM = 13.0  # breadth of a fragment that is pressed in
+FRAGMENT_MM, FRAGMENT_DEG = 13.0, 16.0  # breadth of a fragment that is pressed in; it ends within so many degrees
 
 
 @register
@@ -71,13 +71,20 @@ class Fracture(Finding):
         """Return the width of the cleft in mm."""
         return {"fracture_mm": self.width_mm}
 
+    @property
+    def reach_deg(self) -> float:
+        """Farther than this from its middle, seen from the vault's center, it changes nothing."""
+        return max(self.line.half_length_deg + FRAGMENT_DEG, self.swelling_deg)
+
     def press(self, head: HeadParameters, points_mm: Array) -> Array | None:
         """Return how far the bone at each point is pressed in: most beside the line, on one side of it."""
-        if self.step_mm == 0.0:
+        near = self.line.near(head, points_mm, self.reach_deg) if self.step_mm > 0.0 else np.empty(0, np.intp)
+        if not near.size:
             return None
-        across, there, from_middle = self.line.at(head, points_mm)
+        across, there, _ = self.line.at(head, points_mm[:, near])
         profile = smooth_step(across, -0.5, 0.5) * (1.0 - smooth_step(across, 0.4 * FRAGMENT_MM, 1.4 * FRAGMENT_MM))
-        pressed: Array = np.float32(self.step_mm) * there * profile * (from_middle < 90.0)
+        pressed = np.zeros(points_mm.shape[1], np.float32)
+        pressed[near] = np.float32(self.step_mm) * there * profile
         return pressed
 
     def _swelling(self, from_middle_deg: Array) -> Array:
@@ -89,8 +96,9 @@ class Fracture(Finding):
     def reshape(self, head: HeadParameters, points_mm: Array, shell: Shell) -> None:
         """Lift the skin over the hematoma, and keep it where it was over what is pressed in."""
         if self.swelling_mm > 0.0:
-            _, _, from_middle = self.line.at(head, points_mm)
-            shell.skin_mm[:] -= self._swelling(from_middle)
+            near = self.line.near(head, points_mm, self.swelling_deg)
+            _, _, from_middle = self.line.at(head, points_mm[:, near])
+            shell.skin_mm[near] -= self._swelling(from_middle)
         pressed = self.press(head, points_mm)
         if pressed is not None:
             shell.skin_mm[:] -= pressed
@@ -100,16 +108,18 @@ class Fracture(Finding):
 
         A mask of the cleft alone would be empty wherever voxels are wider than it.
         """
-        across, there, from_middle = self.line.at(head, at.points_mm)
-        gap = at.shell.outside_mm - at.shell.bone_mm
+        near = self.line.near(head, at.points_mm, self.reach_deg)
+        if not near.size:
+            return None
+        across, there, from_middle = self.line.at(head, at.points_mm[:, near])
+        outside, part = at.shell.outside_mm[near], hu[near]
+        gap = outside - at.shell.bone_mm[near]
         if self.swelling_mm > 0.0:
-            blood = share_between(gap, 0.0, 0.85 * self._swelling(from_middle), at.edge_mm)
-            mix(hu, self.swelling_hu, np.maximum(blood, 0.0))
-        half = np.float32(0.5 * self.width_mm) * np.sqrt(there)
-        cleft = share_between(across, -half, half, at.edge_mm) * (from_middle < 90.0)
-        bone = share_inside(gap, at.edge_mm)
-        mix(hu, CLEFT_HU, cleft * bone)
-        beside = np.maximum(half, BORDER_MM) * (there > 0.0)
-        share: Array = share_between(across, -beside, beside, at.edge_mm) * (from_middle < 90.0)
-        share *= bone * share_inside(-at.shell.outside_mm, at.edge_mm)
-        return share if share.any() else None
+            mix(part, self.swelling_hu, share_between(gap, 0.0, 0.85 * self._swelling(from_middle), at.edge_mm))
+        half, bone = np.float32(0.5 * self.width_mm) * np.sqrt(there), share_inside(gap, at.edge_mm)
+        mix(part, CLEFT_HU, share_between(across, -half, half, at.edge_mm) * bone)
+        hu[near] = part
+        border = np.maximum(half, BORDER_MM) * (there > 0.0)
+        share = np.zeros_like(hu)
+        share[near] = share_between(across, -border, border, at.edge_mm) * bone * share_inside(-outside, at.edge_mm)
+        return share

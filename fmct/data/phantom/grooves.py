@@ -43,10 +43,16 @@ class VascularGroove(Finding):
 
     def paint_outside(self, head: HeadParameters, hu: Array, at: OuterPoints) -> Array | None:
         """Lay the vessel into the bone; return its share of each voxel."""
-        across, there, from_middle = self.line.at(head, at.points_mm)
+        near = self.line.near(head, at.points_mm, self.line.half_length_deg + 2.0)
+        if not near.size:
+            return None
+        across, there, _ = self.line.at(head, at.points_mm[:, near])
+        outside, part = at.shell.outside_mm[near], hu[near]
         half = np.float32(0.5 * self.width_mm) * np.sqrt(there)
-        vessel = share_between(across, -half, half, at.edge_mm) * (from_middle < 90.0)
-        vessel *= share_inside(at.shell.outside_mm - np.float32(self.depth) * at.shell.bone_mm, at.edge_mm)
-        vessel *= share_inside(-at.shell.outside_mm, at.edge_mm)
-        mix(hu, VESSEL_HU, vessel)
-        return vessel if vessel.any() else None
+        vessel = share_between(across, -half, half, at.edge_mm) * share_inside(-outside, at.edge_mm)
+        vessel *= share_inside(outside - np.float32(self.depth) * at.shell.bone_mm[near], at.edge_mm)
+        mix(part, VESSEL_HU, vessel)
+        hu[near] = part
+        share = np.zeros_like(hu)
+        share[near] = vessel
+        return share

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from fmct.data.phantom.head import HeadParameters
-from fmct.data.phantom.shapes import Array, smooth_step
+from fmct.data.phantom.shapes import Array, Indices, smooth_step
 from fmct.data.phantom.skull import VAULT_CENTER_MM
 from fmct.data.phantom.vault import outward
 from fmct.experiment.config import Config
@@ -45,6 +45,13 @@ class VaultLine(Config):
         first, second, third = ((axis * mirror).astype(np.float32) for axis in (middle, along, across))
         return first, second, third
 
+    def near(self, head: HeadParameters, points_mm: Array, reach_deg: float) -> Indices:
+        """Return the indices of the points that are less than `reach_deg` from the line's middle."""
+        x, y, z = self._from_center(head, points_mm)
+        outward, _, _ = self.axes()
+        toward = x * outward[0] + y * outward[1] + z * outward[2]
+        return np.flatnonzero(toward > np.float32(np.cos(np.deg2rad(reach_deg))) * np.sqrt(x * x + y * y + z * z))
+
     def at(self, head: HeadParameters, points_mm: Array) -> tuple[Array, Array, Array]:
         """Return where points are against the line.
 
@@ -56,8 +63,7 @@ class VaultLine(Config):
             (N,) signed distance across the line in mm; (N,) how much of the line is there, 1 along most of it and 0
             beyond its ends; (N,) angle from its middle in degrees.
         """
-        center = np.array(VAULT_CENTER_MM, np.float32) * np.array(head.scale, np.float32)
-        x, y, z = points_mm - center[:, None]
+        x, y, z = self._from_center(head, points_mm)
         radius = np.maximum(np.sqrt(x * x + y * y + z * z), np.float32(1.0))
         toward, along, across = (x * a[0] + y * a[1] + z * a[2] for a in self.axes())
         angle = np.degrees(np.arctan2(along, toward))
@@ -70,3 +76,10 @@ class VaultLine(Config):
         there *= smooth_step(points_mm[2] / np.float32(head.scale[2]), *BASE_MM)
         from_middle = np.degrees(np.arccos(np.clip(toward / radius, -1.0, 1.0)))
         return across - np.float32(self.jaggedness_mm) * crooked, there, from_middle
+
+    @staticmethod
+    def _from_center(head: HeadParameters, points_mm: Array) -> Array:
+        """Return points against the vault's center, (3, N)."""
+        center = np.array(VAULT_CENTER_MM, np.float32) * np.array(head.scale, np.float32)
+        from_center: Array = points_mm - center[:, None]
+        return from_center
