@@ -15,6 +15,7 @@ import numpy as np
 from fmct.data.phantom.brain import BrainPoints
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.shapes import Array
+from fmct.data.phantom.skull import OuterPoints, Shell
 from fmct.experiment.config import Config
 
 ANY_BLEED = "ICH"
@@ -47,6 +48,21 @@ class Finding(Config, ABC):
     def positive(self) -> bool:
         """Return whether it is severe enough to set its labels."""
         return True
+
+    def alter(self, head: HeadParameters) -> HeadParameters:
+        """Return the anatomy that the finding makes of a head's; size, skull and pose stay as they are."""
+        return head
+
+    def press(self, head: HeadParameters, points_mm: Array) -> Array | None:
+        """Return how far the skull is pressed in at (3, N) points, (N,) mm, or None where it is nowhere."""
+        return None
+
+    def reshape(self, head: HeadParameters, points_mm: Array, shell: Shell) -> None:
+        """Change in place how thick bone and scalp are at (3, N) points outside the cavity."""
+
+    def paint_outside(self, head: HeadParameters, hu: Array, at: OuterPoints) -> Array | None:
+        """Lay what the finding does to bone and scalp into `hu`, (N,), in place; return its share of each voxel."""
+        return None
 
     def displacement(self, head: HeadParameters, points_mm: Array, depth_mm: Array) -> Array | None:
         """Return how far the tissue now at each point has been pushed, (3, N) mm, or None where it pushes nothing.
@@ -122,3 +138,10 @@ def draw_findings(rng: np.random.Generator, head: HeadParameters, names: Sequenc
     for name in names:
         findings.append(FINDINGS[name].draw(rng, head, findings))
     return tuple(findings)
+
+
+def altered(head: HeadParameters, findings: Iterable[Finding]) -> HeadParameters:
+    """Return the anatomy that all findings together make of a head's."""
+    for finding in findings:
+        head = finding.alter(head)
+    return head

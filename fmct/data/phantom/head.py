@@ -64,6 +64,8 @@ class HeadParameters(Config):
     sulcus_mm: float = Field(0.7, ge=0, description="half the width of a sulcus at the surface")
     ventricle_scale: float = Field(1.0, gt=0, description="width of the ventricles against the average")
     ventricle_asymmetry: float = Field(0.0, gt=-0.5, lt=0.5, description="how much wider the right lateral one is")
+    temporal_horn_scale: float = Field(1.0, gt=0, description="width of the temporal horns beyond the other ventricles")
+    third_ventricle_scale: float = Field(1.0, gt=0, description="width of the third beyond the other ventricles")
     sinus_scale: float = Field(1.0, gt=0, description="size of the paranasal sinuses and mastoid cells")
     detailed: bool = Field(False, description="vessels, calcium, sutures and unevenness, by the seed (see `details`)")
     pose: Pose = Pose()

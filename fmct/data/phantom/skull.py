@@ -55,6 +55,21 @@ class Shell:
         return Shell(self.outside_mm[indices], self.bone_mm[indices], self.skin_mm[indices])
 
 
+@dataclass(frozen=True)
+class OuterPoints:
+    """Points in bone and scalp.
+
+    Attributes:
+        points_mm: (3, N) where they are, in the head's frame.
+        shell: where they lie in its layers.
+        edge_mm: width of a voxel.
+    """
+
+    points_mm: Array
+    shell: Shell
+    edge_mm: float
+
+
 class Skull:
     """The cavity and the bone of one head."""
 
