@@ -52,6 +52,7 @@ def test_everything_that_is_needed_is_locked() -> None:
     ("tool", "code", "expected"),
     [
         ("echo 'No known vulnerabilities found'", 0, "No known"),
+        ("echo 'idna Dependency not found on PyPI and could not be audited: idna (3.20)'", 0, "1 packages weren't"),
         ("echo 'Found 2 known vulnerabilities in 1 package'; exit 1", 1, "Found 2"),
         ("echo 'ConnectionError: Max retries exceeded with url'; exit 1", 0, "can't be reached"),
         ("echo 'Traceback: KeyError'; exit 1", 1, "the tool failed"),
