@@ -20,6 +20,7 @@ from fmct.data.phantom.bleeds import IPH
 from fmct.data.phantom.blob import Blob
 from fmct.data.phantom.cohort import Case, CohortConfig
 from fmct.data.phantom.coverage import lesion_range
+from fmct.data.phantom.details import Details, Traits
 from fmct.data.phantom.detector_noise import FINER, level_hu, ramp_noise
 from fmct.data.phantom.effects import Effects, Habits, Metal, Motion
 from fmct.data.phantom.findings import draw_findings
@@ -273,6 +274,24 @@ def test_details_are_in_the_brain_and_in_bone() -> None:
     brighter = detailed[artery] - plain[artery]
     assert brighter.max() > 10.0
     assert abs(float(np.median(detailed[(plain > 20) & (plain < 45)])) - 31.0) < 5.0
+
+
+def test_details_follow_from_the_head_and_stay_near_it() -> None:
+    points = np.random.default_rng(0).uniform(-70.0, 70.0, (3, 400)).astype(np.float32)
+    one, again, other = (Details(HeadParameters(seed=seed, age_years=80)) for seed in (8, 8, 9))
+    assert one.traits == again.traits != other.traits
+    assert np.array_equal(one.warped(points), again.warped(points))
+    moved = np.abs(one.warped(points) - points)
+    assert 1.0 < moved.mean() < 6.0
+    assert not np.array_equal(one.warped(points), other.warped(points))
+    away = np.abs(points[0]) > 25.0
+    bent = one.bent(points) - points
+    assert not bent[:, away].any()
+    assert 0.3 < np.abs(bent[0, ~away]).mean() < 3.0
+    assert not bent[1:].any()
+    assert one.unevenness(points).min() >= 0.3
+    young, old = ([Traits.of(HeadParameters(seed=s, age_years=age)) for s in range(60)] for age in (30, 85))
+    assert np.mean([t.wall_calcium > 0 for t in young]) < 0.3 < 0.6 < np.mean([t.wall_calcium > 0 for t in old])
 
 
 def test_coarse_pixels_are_spread_without_loss() -> None:
