@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from fmct.console.command import main
-from fmct.data.phantom import bleeds, distractors, mass_effect  # noqa: F401 - registers the findings
+from fmct.data.phantom import acquisition, bleeds, distractors, mass_effect  # noqa: F401 - registers the findings
 from fmct.data.phantom.acquisition import Sampler, acquire
 from fmct.data.phantom.artifacts import Artifacts, hardening_error, metal_error, motion_error, spread
 from fmct.data.phantom.beam import Beam, Spectrum, bone_share
@@ -20,12 +20,13 @@ from fmct.data.phantom.bleeds import IPH
 from fmct.data.phantom.blob import Blob
 from fmct.data.phantom.cohort import Case, CohortConfig
 from fmct.data.phantom.coverage import lesion_range
+from fmct.data.phantom.details import Details, Traits
 from fmct.data.phantom.detector_noise import FINER, level_hu, ramp_noise
 from fmct.data.phantom.effects import Effects, Habits, Metal, Motion
 from fmct.data.phantom.findings import draw_findings
 from fmct.data.phantom.head import HeadParameters, Pose, draw_head
 from fmct.data.phantom.metal import metal_ball
-from fmct.data.phantom.render import Grid, render
+from fmct.data.phantom.render import Band, Grid, render
 from fmct.data.phantom.scanner import SCANNERS, Overrides, Protocol
 from fmct.data.phantom.writer import Identity
 from fmct.phantom import COMMAND
@@ -273,6 +274,39 @@ def test_details_are_in_the_brain_and_in_bone() -> None:
     brighter = detailed[artery] - plain[artery]
     assert brighter.max() > 10.0
     assert abs(float(np.median(detailed[(plain > 20) & (plain < 45)])) - 31.0) < 5.0
+
+
+@pytest.mark.parametrize("tilt_deg", [22.0, -15.0])
+def test_what_no_tilted_slice_sees_needn_t_be_rendered(tilt_deg: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, scanner = HeadParameters(seed=8, pose=Pose(shift_mm=(3.0, 12.0, 20.0))), SCANNERS["scanner_d"]
+    tilted = SCANNERS["scanner_d"].model_copy(update={"tilts_deg": (tilt_deg,)})
+    protocol = tilted.draw(np.random.default_rng(1), head, COARSE)
+    assert protocol.tilt_deg == tilt_deg
+    sooner = acquire(head, scanner, protocol, np.random.default_rng(0))
+    whole = Band(0.0, -1e9, 1e9)
+    monkeypatch.setattr(acquisition, "band_under", lambda protocol, step_mm: whole)
+    assert np.array_equal(sooner.hu, acquire(head, scanner, protocol, np.random.default_rng(0)).hu)
+    low, high = np.array([-90.0, 80.0], np.float32), np.array([30.0, 45.0], np.float32)
+    assert Band(0.4, 77.0, 99.0).meets(low, high) == (45.0 + 0.4 * 80.0 >= 77.0)
+    assert not Band(0.4, 78.0, 99.0).meets(low, high)
+
+
+def test_details_follow_from_the_head_and_stay_near_it() -> None:
+    points = np.random.default_rng(0).uniform(-70.0, 70.0, (3, 400)).astype(np.float32)
+    one, again, other = (Details(HeadParameters(seed=seed, age_years=80)) for seed in (8, 8, 9))
+    assert one.traits == again.traits != other.traits
+    assert np.array_equal(one.warped(points), again.warped(points))
+    moved = np.abs(one.warped(points) - points)
+    assert 1.0 < moved.mean() < 6.0
+    assert not np.array_equal(one.warped(points), other.warped(points))
+    away = np.abs(points[0]) > 25.0
+    bent = one.bent(points) - points
+    assert not bent[:, away].any()
+    assert 0.3 < np.abs(bent[0, ~away]).mean() < 3.0
+    assert not bent[1:].any()
+    assert one.unevenness(points).min() >= 0.3
+    young, old = ([Traits.of(HeadParameters(seed=s, age_years=age)) for s in range(60)] for age in (30, 85))
+    assert np.mean([t.wall_calcium > 0 for t in young]) < 0.3 < 0.6 < np.mean([t.wall_calcium > 0 for t in old])
 
 
 def test_coarse_pixels_are_spread_without_loss() -> None:

@@ -14,9 +14,10 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from fmct.console.command import main
 from fmct.console.errors import FmctError, UsageError
-from fmct.data.phantom.acquisition import Sampler, Scan, acquire, grid_under, linear_weights, noise, scan
+from fmct.data.phantom.acquisition import Sampler, Scan, acquire, grid_under, linear_weights, scan
 from fmct.data.phantom.bleeds import IPH
 from fmct.data.phantom.blob import Blob
+from fmct.data.phantom.detector_noise import noise
 from fmct.data.phantom.hard_cases import HARD_CASES, write_hard_cases
 from fmct.data.phantom.head import HeadParameters, Pose
 from fmct.data.phantom.render import Grid

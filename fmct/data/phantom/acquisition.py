@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse, stats
 
 from fmct.data.geometry import LPS_TO_RAS
-from fmct.data.phantom.artifacts import Artifacts
+from fmct.data.phantom.artifacts import SLAB_MM, Artifacts
 from fmct.data.phantom.coverage import shortened
-from fmct.data.phantom.detector_noise import level_hu, ramp_noise
+from fmct.data.phantom.detector_noise import noise, ramp_noise
 from fmct.data.phantom.findings import Finding
 from fmct.data.phantom.head import HeadParameters
-from fmct.data.phantom.render import Grid, Rendering, render
+from fmct.data.phantom.render import Band, Grid, Rendering, render
 from fmct.data.phantom.scanner import NO_OVERRIDES, Overrides, Protocol, Scanner
 from fmct.data.phantom.shapes import Array
 from fmct.data.phantom.skull import AIR_HU
@@ -110,7 +110,8 @@ def acquire(
     if effects is not None:
         head = head.model_copy(update={"detailed": True})
     rest = "cup" if effects is None else effects.rest
-    rendering = render(head, grid_under(head, protocol, step), findings, rest=rest)
+    band = band_under(protocol, step) if protocol.tilt_deg else None
+    rendering = render(head, grid_under(head, protocol, step), findings, rest=rest, band=band)
     protocol = shortened(protocol, head, rendering)
     gather = Sampler(rendering.grid, protocol, scanner.blur_mm)
     count, matrix = len(protocol.slice_mm), protocol.matrix
@@ -161,6 +162,16 @@ def grid_under(head: HeadParameters, protocol: Protocol, step_mm: float) -> Grid
     low = max(min(protocol.table_z_mm) - reach, z - 150.0)
     high = min(max(protocol.table_z_mm) + reach, z + 130.0)
     return Grid.spanning((x - half, y - half, low), (x + half, y + half, high), step_mm)
+
+
+def band_under(protocol: Protocol, step_mm: float) -> Band:
+    """Return what the slices see, with the voxels next to it."""
+    tilt = np.deg2rad(protocol.tilt_deg)
+    through = max(*protocol.slice_mm, SLAB_MM) / 2 / np.cos(tilt)
+    margin = through + step_mm * (1.0 + abs(np.tan(tilt)))
+    center = float(np.tan(tilt) * protocol.center_mm[1])
+    low, high = min(protocol.table_z_mm) - margin, max(protocol.table_z_mm) + margin
+    return Band(float(LPS_TO_RAS[1] * np.tan(tilt)), center + low, center + high)
 
 
 class Sampler:
@@ -221,20 +232,6 @@ def linear_weights(at_mm: Vector, origin_mm: float, step_mm: float, count: int) 
     index = np.stack([lower, lower + 1], axis=-1).astype(np.intp)
     weight = np.stack([1.0 - share, share], axis=-1) * ((index >= 0) & (index < count))
     return np.clip(index, 0, count - 1), weight
-
-
-def noise(scanner: Scanner, protocol: Protocol, slice_mm: float, rng: np.random.Generator) -> Array:
-    """Return one slice of noise, (R, C) HU: less in thick slices and large pixels, correlated by the kernel."""
-    white = rng.standard_normal((protocol.matrix, protocol.matrix), dtype=np.float32)
-    sigma = scanner.noise_correlation_mm / protocol.pixel_mm
-    level = level_hu(scanner, protocol, slice_mm)
-    if sigma < 0.3:
-        return white * np.float32(level)
-    ndimage.gaussian_filter(white, sigma, output=white, mode="wrap", truncate=3.0)
-    impulse = np.zeros(2 * int(3.0 * sigma + 0.5) + 9)
-    impulse[impulse.size // 2] = 1.0
-    kept = float((ndimage.gaussian_filter1d(impulse, sigma, truncate=3.0) ** 2).sum())
-    return white * np.float32(level / kept)
 
 
 def outside_circle(matrix: int) -> NDArray[np.bool_]:

@@ -93,7 +93,8 @@ class Brain:
         head = self.head
         surface = depth - np.float32(head.gap_mm) * (1.0 + 0.35 * texture)
         sheet, reach = self.folding.sulcus(template)
-        fissure, falx = midline(template, depth)
+        middle = template if self.details is None else self.details.bent(template)
+        fissure, falx = midline(middle, depth)
         narrowing = np.maximum(1.0 - np.maximum(surface, 0.0) / reach, 0.0)
         half_width = np.float32(head.sulcus_mm) * narrowing * (1.0 + 0.4 * texture)
         if self.details is not None:
@@ -116,7 +117,7 @@ class Brain:
         sulcal = share_between(sheet, -half_width, half_width, edge) * open_sulcus
         fluid = np.maximum(share_inside(surface, edge), np.maximum(sulcal, share_inside(fissure_fluid, edge)))
         mix(hu, CSF_HU, np.maximum(fluid, share_inside(sylvian, edge)))
-        mix(hu, DURA_HU, share_between(template[0], -0.7, 0.7, edge) * falx)
+        mix(hu, DURA_HU, share_between(middle[0], -0.7, 0.7, edge) * falx)
         return hu
 
     def _hindbrain(self, template: Array, depth: Array, behind: Array, edge: float) -> Array:

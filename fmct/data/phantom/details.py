@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fmct.data.phantom.head import HeadParameters
-from fmct.data.phantom.noise import NoiseField
+from fmct.data.phantom.noise import NoiseField, PlaneWaves
 from fmct.data.phantom.shapes import (
     Array,
     Indices,
@@ -26,6 +26,7 @@ from fmct.data.phantom.shapes import (
 
 CALCIUM_HU, PALE_HU = 220.0, 22.0
 BETWEEN_HU = 33.5  # grey matter is brighter, white matter darker
+MIDLINE_MM, FALX_BULGE_MM = 25.0, 1.1
 # Center lines with their radii: basilar artery, carotid siphons with the middle cerebral arteries.
 BASILAR_MM = ((0.0, -13.0, -44.0), (0.0, -9.0, -22.0), 1.9)
 CAROTID_MM = ((12.0, 2.0, -31.0), (11.0, 4.0, -20.0), 2.3)
@@ -72,6 +73,7 @@ class Details:
         self.head = head
         self.traits = Traits.of(head)
         self.wander = NoiseField(head.seed + 11, wavelength_mm=26.0, nodes=40, nodes_per_wavelength=5.0)
+        self.bulge = PlaneWaves(head.seed + 13, wavelength_mm=75.0, waves=3)
         self.fine = NoiseField(head.seed + 12, wavelength_mm=9.0, nodes=48, nodes_per_wavelength=5.0)
 
     def warped(self, template_mm: Array) -> Array:
@@ -84,6 +86,13 @@ class Details:
             shift[axis] = 71.0
             moved[axis] = template_mm[axis] + amount * self.wander.at(template_mm + shift)
         return moved
+
+    def bent(self, template_mm: Array) -> Array:
+        """Return (3, N) places as they would be if the falx were straight: it bulges a little to either side."""
+        straight = template_mm.copy()
+        near = np.flatnonzero(np.abs(template_mm[0]) < MIDLINE_MM)
+        straight[0, near] += np.float32(FALX_BULGE_MM) * self.bulge.at(template_mm[:, near])
+        return straight
 
     def unevenness(self, template_mm: Array) -> Array:
         """Return how much wider than usual a sulcus is at (3, N) places, (N,); winding, by itself, narrows them."""

@@ -1,11 +1,11 @@
-"""Noise as filtered back projection leaves it: a ramp in its spectrum up to where the kernel cuts it off."""
+"""Noise of one slice: smoothed alike everywhere; or as filtered back projection leaves it, a ramp up to a cut-off."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import numpy as np
-from scipy import fft
+from scipy import fft, ndimage
 
 from fmct.data.phantom.scanner import Protocol, Scanner
 from fmct.data.phantom.shapes import Array
@@ -19,6 +19,20 @@ def level_hu(scanner: Scanner, protocol: Protocol, slice_mm: float) -> float:
     """Return the noise's standard deviation: less in thick slices and in pixels larger than the scanner's."""
     native = min(1.0, float(np.mean(scanner.pixel_mm)) / protocol.pixel_mm)
     return float(scanner.noise_hu * np.sqrt(REFERENCE_SLICE_MM / slice_mm) * np.sqrt(native))
+
+
+def noise(scanner: Scanner, protocol: Protocol, slice_mm: float, rng: np.random.Generator) -> Array:
+    """Return one slice of noise, (R, C) HU: less in thick slices and large pixels, correlated by the kernel."""
+    white = rng.standard_normal((protocol.matrix, protocol.matrix), dtype=np.float32)
+    sigma = scanner.noise_correlation_mm / protocol.pixel_mm
+    level = level_hu(scanner, protocol, slice_mm)
+    if sigma < 0.3:
+        return white * np.float32(level)
+    ndimage.gaussian_filter(white, sigma, output=white, mode="wrap", truncate=3.0)
+    impulse = np.zeros(2 * int(3.0 * sigma + 0.5) + 9)
+    impulse[impulse.size // 2] = 1.0
+    kept = float((ndimage.gaussian_filter1d(impulse, sigma, truncate=3.0) ** 2).sum())
+    return white * np.float32(level / kept)
 
 
 def ramp_noise(scanner: Scanner, protocol: Protocol, slice_mm: float, rng: np.random.Generator) -> Array:

@@ -16,6 +16,7 @@ from fmct.data.phantom.shapes import Array, Indices
 from fmct.data.phantom.skull import AIR_HU
 
 CHUNK_POINTS = 24_000  # arrays of a chunk stay in the processor's cache, and under malloc's threshold for fresh pages
+BAND_ROWS = 24  # of a block, so that those beyond the slices can be left out
 HEAD_RADIUS_MM = (100.0, 124.0, 240.0)  # of a box that holds every head with nose and ears, about its center
 
 
@@ -43,6 +44,25 @@ class Grid:
         """Return the grid that covers a box."""
         counts = [int(np.ceil((high - low) / step_mm)) + 1 for low, high in zip(low_mm, high_mm, strict=True)]
         return cls(low_mm, step_mm, (counts[2], counts[1], counts[0]))
+
+
+@dataclass(frozen=True)
+class Band:
+    """What lies between two planes that contain the direction of x: all that the slices of a tilted gantry can see.
+
+    Attributes:
+        slope: of the planes; `z + slope * y` is the same all over one of them.
+        low_mm, high_mm: that sum on the lower and on the upper plane.
+    """
+
+    slope: float
+    low_mm: float
+    high_mm: float
+
+    def meets(self, y_mm: Array, z_mm: Array) -> bool:
+        """Return whether a box, of all x, from first to last of the given y and z has a point in it."""
+        ends = [float(z) + self.slope * float(y) for z in (z_mm[0], z_mm[-1]) for y in (y_mm[0], y_mm[-1])]
+        return max(ends) >= self.low_mm and min(ends) <= self.high_mm
 
 
 @dataclass(frozen=True)
@@ -74,7 +94,12 @@ def head_box(head: HeadParameters, margin_mm: float = 4.0) -> tuple[Triple, Trip
 
 
 def render(
-    head: HeadParameters, grid: Grid, findings: Sequence[Finding] = (), couch: bool = True, rest: Rest = "cup"
+    head: HeadParameters,
+    grid: Grid,
+    findings: Sequence[Finding] = (),
+    couch: bool = True,
+    rest: Rest = "cup",
+    band: Band | None = None,
 ) -> Rendering:
     """Sample a head, its findings and what it lies on.
 
@@ -84,6 +109,7 @@ def render(
         findings: what to paint into it, in this order.
         couch: whether couch and head rest are there.
         rest: which kind of head rest.
+        band: what is needed of the head; beyond it there may be air. None needs all.
 
     Returns:
         HU and the findings' masks on the grid.
@@ -95,7 +121,9 @@ def render(
     center = np.array(head.pose.shift_mm)
     near_x = np.flatnonzero(np.abs(x - center[0]) < HEAD_RADIUS_MM[0] * head.scale[0] + 4.0)
     near_y = np.flatnonzero(np.abs(y - center[1] + 8.0) < HEAD_RADIUS_MM[1] * head.scale[1] + 4.0)
-    for block in blocks(z.size, near_y, near_x):
+    for block in blocks(z.size, near_y, near_x, near_y.size if band is None else BAND_ROWS):
+        if band is not None and not band.meets(y[block[1]], z[block[0]]):
+            continue
         points = np.stack([a.ravel() for a in np.meshgrid(z[block[0]], y[block[1]], x[block[2]], indexing="ij")[::-1]])
         values, shares = anatomy.hu(head.pose.to_head(points), grid.step_mm)
         hu[block] = values.reshape(hu[block].shape)
@@ -106,12 +134,12 @@ def render(
     return Rendering(grid, hu, lesions)
 
 
-def blocks(planes: int, rows: Indices, columns: Indices) -> Iterator[tuple[slice, slice, slice]]:
+def blocks(planes: int, rows: Indices, columns: Indices, most_rows: int) -> Iterator[tuple[slice, slice, slice]]:
     """Yield blocks of about `CHUNK_POINTS` voxels at most that cover all planes in a range of rows and columns."""
     if not (rows.size and columns.size):
         return
     across = slice(int(columns[0]), int(columns[-1]) + 1)
-    rows_at_once = max(1, min(rows.size, CHUNK_POINTS // columns.size))
+    rows_at_once = max(1, min(rows.size, most_rows, CHUNK_POINTS // columns.size))
     planes_at_once = max(1, CHUNK_POINTS // (columns.size * rows_at_once))
     end = int(rows[-1]) + 1
     for plane in range(0, planes, planes_at_once):
