@@ -177,6 +177,7 @@ def test_dealing_keeps_the_shares() -> None:
 
 def test_every_finding_is_dealt_often_enough_to_be_tested() -> None:
     """At 1,500 scans and a prevalence of one half, 6 % are 90 scans of each label."""
+    assert len(ALL.site_odds) == len(CORE.site_odds) == len(SITE_PREVALENCE) >= len(SCANNERS)
     shares: dict[str, list[float]] = {}
     for odds, prevalence in zip(ALL.site_odds, SITE_PREVALENCE, strict=True):
         at_site: dict[str, float] = {}

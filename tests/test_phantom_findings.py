@@ -13,12 +13,13 @@ from fmct.data.phantom.anatomy import Anatomy
 from fmct.data.phantom.bleeds import SDH
 from fmct.data.phantom.blob import Blob
 from fmct.data.phantom.dementia import ADRD
-from fmct.data.phantom.edema import AcuteInfarct, VasogenicEdema
+from fmct.data.phantom.edema import VasogenicEdema
 from fmct.data.phantom.findings import FINDINGS, Finding, altered, draw_findings, labels_of
 from fmct.data.phantom.fracture import Fracture
 from fmct.data.phantom.grooves import VascularGroove
 from fmct.data.phantom.head import HeadParameters, draw_head
 from fmct.data.phantom.hydrocephalus import Hydrocephalus
+from fmct.data.phantom.infarct import AcuteInfarct
 from fmct.data.phantom.mass_effect import MassEffect, MidlineShift, SlightShift
 from fmct.data.phantom.pushing import pushed_apart
 from fmct.data.phantom.render import Grid, Rendering, render

@@ -12,8 +12,8 @@ from pydantic import Field
 
 # Importing registers the findings, in the order of the truth table's columns.
 # isort: off
-from fmct.data.phantom import bleeds, mass_effect, fracture, tumor, edema, hydrocephalus, dementia  # noqa: F401
-from fmct.data.phantom import distractors, grooves  # noqa: F401
+from fmct.data.phantom import bleeds, mass_effect, fracture, tumor, edema, infarct  # noqa: F401
+from fmct.data.phantom import hydrocephalus, dementia, distractors, grooves  # noqa: F401
 # isort: on
 
 from fmct.data.lesion_masks import mask_folder
@@ -38,7 +38,7 @@ class CohortConfig(Config):
     seed: int = Field(0, ge=0)
     format: Literal["mixed", "dicom", "nifti"] = "mixed"
     prevalence: float = Field(0.5, ge=0, le=1, description="share of patients with a bleed")
-    findings: MixName = "all"
+    findings: MixName = Field("all", description="what is dealt, see `case_mix`")
     overrides: Overrides = Overrides()
 
     def build(self) -> list[Case]:
