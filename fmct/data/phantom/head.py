@@ -56,6 +56,7 @@ class HeadParameters(Config):
     ventricle_scale: float = Field(1.0, gt=0, description="width of the ventricles against the average")
     ventricle_asymmetry: float = Field(0.0, gt=-0.5, lt=0.5, description="how much wider the right lateral one is")
     sinus_scale: float = Field(1.0, gt=0, description="size of the paranasal sinuses and mastoid cells")
+    detailed: bool = Field(False, description="vessels, calcium, sutures and unevenness, by the seed (see `details`)")
     pose: Pose = Pose()
 
 
