@@ -40,7 +40,9 @@ def test_truth_names_every_scan_there_is(cohort: Path) -> None:
     truth = pd.read_csv(cohort / "truth.csv", dtype={"patient_id": str})
     assert list(truth) == [
         "path", "patient_id", "site", "scanner", "seed", "format", "slice_mm", "tilt_deg",
-        "label:ICH", "label:IPH", "label:SDH", "label:MidlineShift", "IPH_ml", "SDH_mm", "midline_shift_mm",
+        "label:ICH", "label:BleedLocation-Left", "label:BleedLocation-Right", "label:IPH", "label:SDH",
+        "label:ChronicBleed", "label:IVH", "label:EDH", "label:SAH", "label:MidlineShift",
+        "IPH_ml", "SDH_mm", "ChronicSDH_mm", "IVH_ml", "EDH_mm", "SAH_ml", "midline_shift_mm",
     ]  # fmt: skip
     on_disk = {p.relative_to(cohort).as_posix() for p in cohort.glob("site_*/visit_*/*")}
     assert set(truth["path"]) == on_disk
@@ -60,6 +62,7 @@ def test_truth_names_every_scan_there_is(cohort: Path) -> None:
 def test_labels_and_severities_agree(cohort: Path) -> None:
     truth = pd.read_csv(cohort / "truth.csv")
     assert (truth["label:ICH"] == (truth["label:IPH"] | truth["label:SDH"])).all()
+    assert (truth["label:ICH"] == (truth["label:BleedLocation-Left"] | truth["label:BleedLocation-Right"])).all()
     assert ((truth["IPH_ml"] > 0) == (truth["label:IPH"] == 1)).all()
     assert ((truth["SDH_mm"] > 0) == (truth["label:SDH"] == 1)).all()
     assert ((truth["midline_shift_mm"] >= 5) == (truth["label:MidlineShift"] == 1)).all()

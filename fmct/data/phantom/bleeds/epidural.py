@@ -1,4 +1,4 @@
-"""Epidural bleeds (EDH): a lens between bone and dura, which is fast at the sutures."""
+"""Epidural bleeds (EDH): a lens between bone and dura, which is held fast at the sutures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CURVATURE_MM = 90.0  # usual radius of the vault where lenses lie
 PLACES = (
     ((-22.0, 4.0), (-2.0, 26.0), 0.72),  # temporal and parietal, between both sutures
     ((44.0, 58.0), (4.0, 34.0), 0.18),  # frontal
-    ((-72.0, -62.0), (-8.0, 10.0), 0.10),  # occipital
+    ((-72.0, -64.0), (-18.0, -8.0), 0.10),  # occipital
 )
 
 
@@ -83,7 +83,7 @@ class EDH(SurfaceLayer):
         return np.array([self.side * ring * np.cos(azimuth), ring * np.sin(azimuth), np.sin(elevation)], np.float32)
 
     def profile(self, outward: Array) -> Array:
-        """Return a lens, cut off at the sutures around its middle."""
+        """Return a lens, cut off at the sutures around its middle: coronal, lambdoid and sagittal."""
         middle = self.direction
         forward = np.array([-middle[1] * self.side, abs(middle[0]), 0.0], np.float32) / np.hypot(middle[0], middle[1])
         upward = np.cross(middle, forward) * np.float32(self.side)
@@ -94,7 +94,8 @@ class EDH(SurfaceLayer):
         for suture in (CORONAL, LAMBDOID):
             own = np.sign(from_suture(suture, middle[:, None])[0])
             lens *= smooth_step(own * from_suture(suture, outward), 0.0, SUTURE_MM)
-        thinned: Array = lens.astype(np.float32)
+        to_middle = np.float32(self.side * VAULT_RADII_MM[1]) * outward[0]
+        thinned: Array = (lens * smooth_step(to_middle, 0.0, SUTURE_MM)).astype(np.float32)
         return thinned
 
     def yielding_mm(self, head: HeadParameters, thickness_mm: Array) -> Array | float:

@@ -61,8 +61,9 @@ def chamber_of(head: HeadParameters, template_mm: Array) -> NDArray[np.int8]:
     """Return in which chamber points within the ventricles lie, (N,)."""
     x, y, z = template_mm
     chamber = np.where(x > 0.0, RIGHT, LEFT).astype(np.int8)
-    # The third ventricle ends under the lateral ones, whose floor rises backward and is lower where they are wide.
-    under = np.float32(9.0 - 4.0 * max(head.ventricle_scale - 1.0, 0.0)) + np.float32(0.3) * (np.float32(8.0) - y)
+    # The third ventricle ends under the lateral ones, whose floor is lower in front, and where they are wide.
+    under = np.minimum(np.float32(9.0) + np.float32(0.3) * (np.float32(8.0) - y), np.float32(12.0))
+    under -= np.float32(4.0 * max(head.ventricle_scale - 1.0, 0.0))
     chamber[(np.abs(x) < 12.0) & (y > -28.0) & (y < 8.0) & (z < under)] = THIRD
     chamber[(np.abs(x) < 18.0) & (y < -34.0) & (z < -19.0)] = FOURTH
     return chamber

@@ -16,7 +16,7 @@ from fmct.data.phantom.findings import Finding, register
 from fmct.data.phantom.fluid import Fluid
 from fmct.data.phantom.head import HeadParameters, Pose, Triple
 from fmct.data.phantom.noise import PlaneWaves
-from fmct.data.phantom.shapes import Array, mix, smooth_step
+from fmct.data.phantom.shapes import Array, mix, share_inside, smooth_step
 from fmct.data.phantom.skull import VAULT_CENTER_MM, VAULT_RADII_MM, Skull
 
 LATTICE_MM = 2.0
@@ -164,7 +164,8 @@ def _extent(bleed: SAH, head: HeadParameters) -> Extent:
     radius = farthest if too_little(farthest) <= 0.0 else float(brentq(too_little, 0.0, farthest, xtol=0.01))
     blood = fluid_ml * front(from_center, radius)
     volume = float(blood.sum())
-    return Extent(radius, volume, float(blood[template[0] > 0.0].sum()) / max(volume, 1e-9))
+    right = share_inside(-template[0], LATTICE_MM)
+    return Extent(radius, volume, float((blood * right).sum()) / max(volume, 1e-9))
 
 
 def room(head: HeadParameters, at: BrainPoints) -> Array:
