@@ -15,7 +15,7 @@ from fmct.data.phantom.bleeds.epidural import CORONAL, LAMBDOID, from_suture
 from fmct.data.phantom.bleeds.intraventricular import FOURTH, LEFT, RIGHT, THIRD, chambers_of
 from fmct.data.phantom.findings import BLEED_ON, Finding, draw_findings, labels_of, severities_of
 from fmct.data.phantom.head import HeadParameters, Pose, draw_head
-from fmct.data.phantom.masks import by_label
+from fmct.data.phantom.masks import by_label, marked
 from fmct.data.phantom.mass_effect import MidlineShift
 from fmct.data.phantom.render import Grid, Rendering, render
 from fmct.data.phantom.skull import VAULT_CENTER_MM, Skull
@@ -320,9 +320,29 @@ def test_masks_are_named_by_labels() -> None:
     old, new, shift = ChronicSDH(side=-1, thickness_mm=8.0), SDH(side=1, thickness_mm=5.0), MidlineShift(
         shift_mm=9.0, toward=1
     )  # fmt: skip
-    shares = {"ChronicSDH": np.array([0.7, 0.0], np.float32), "SDH": np.array([0.1, 0.6], np.float32)}
-    masks = by_label([old, new, shift], shares)
-    np.testing.assert_allclose(masks.pop("ChronicBleed"), [0.7, 0.0])
-    assert set(masks) == {"SDH", "ICH"}
-    for share in masks.values():
-        np.testing.assert_allclose(share, [0.7, 0.6])
+    masks = by_label([old, new, shift], {"ChronicSDH": np.array([True, False]), "SDH": np.array([False, True])})
+    assert {name: mask.tolist() for name, mask in masks.items()} == {
+        "SDH": [True, True],
+        "ChronicBleed": [True, False],
+        "ICH": [True, True],
+    }
+
+
+def test_masks_of_thin_bodies_have_their_volume() -> None:
+    thick = np.array([[1.0, 1.0, 0.9], [0.6, 0.4, 0.0]], np.float32)
+    np.testing.assert_array_equal(marked(thick), thick > 0.5)
+    thin = np.array([[0.3, 0.4, 0.6], [0.4, 0.3, 0.0]], np.float32)
+    np.testing.assert_array_equal(
+        marked(thin), [[False, False, True], [False, False, False]] | (thin == np.float32(0.4))
+    )
+    trace = np.array([0.0, 0.2, 0.0], np.float32)
+    np.testing.assert_array_equal(marked(trace), [False, True, False])
+
+
+def test_the_cistern_over_the_sella_is_open_in_detailed_heads_alone() -> None:
+    """Elsewhere heads stay as they were, so that cohorts of before can be made again."""
+    x, y, z = np.meshgrid(np.arange(-8.0, 9.0), np.arange(-4.0, 7.0), [-20.0], indexing="ij")
+    points = np.stack([x.ravel(), y.ravel(), z.ravel()]).astype(np.float32)
+    detailed, plain = (Anatomy(HEAD.model_copy(update={"detailed": on})).hu(points, 0.5)[0] for on in (True, False))
+    np.testing.assert_allclose(detailed, CSF_HU, atol=0.1)
+    assert np.mean(plain > 20) > 0.4

@@ -110,7 +110,9 @@ class Anatomy:
             if moved is not None:
                 tissue = tissue - moved
         if tissue is not inside:
-            tissue_depth = -self.skull.cavity(tissue)
+            pushed = np.flatnonzero((tissue != inside).any(0))
+            tissue_depth = depth.copy()
+            tissue_depth[pushed] = -self.skull.cavity(np.ascontiguousarray(tissue[:, pushed]))
         fluid = Fluid.nowhere(cavity.size) if any(finding.in_fluid for finding in self.findings) else None
         at = BrainPoints(inside, depth, tissue / self.scale, tissue_depth, edge, fluid)
         part = np.empty(cavity.size, np.float32)

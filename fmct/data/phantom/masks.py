@@ -1,6 +1,6 @@
 """Masks of what was painted into a phantom: where a finding, by the field that drew it, fills over half of a voxel.
 
-One too thin to fill half of any is where it fills over half as much as it does anywhere.
+One too thin for that, as blood in sulci is, has the voxels that it fills most: as many as its volume makes.
 
 They are on the scan's own voxels. Slices of uneven distance have no affine: there the masks are on the even grid that
 the head was rendered on, which lies in the same patient coordinates.
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmct.data.lesion_masks import SUFFIX
 from fmct.data.phantom.acquisition import Scan
@@ -21,6 +22,8 @@ from fmct.data.phantom.shapes import Array
 from fmct.data.phantom.writer import affine_ras, save_image
 
 FILLED = 0.5
+THIN = 0.75  # a body is thin if the voxels that it fills over half of are less than this share of its volume
+Mask = NDArray[np.bool_]
 
 
 def write_masks(scan: Scan, findings: Sequence[Finding], folder: Path) -> None:
@@ -38,26 +41,34 @@ def write_masks(scan: Scan, findings: Sequence[Finding], folder: Path) -> None:
     else:
         assert scan.rendering is not None
         affine, shares = affine_of(scan.rendering), scan.rendering.lesions
-    for name, share in by_label(findings, shares).items():
-        most = float(share.max())
-        filled = FILLED if most > FILLED else FILLED * most  # blood in thin sulci may fill over half of no voxel
-        inside = (share > filled).astype(np.uint8).transpose(2, 1, 0)
-        save_image(np.ascontiguousarray(inside), affine, folder / f"{name}{SUFFIX}", b"mask of a synthetic lesion")
+    masks = {name: marked(share) for name, share in shares.items()}
+    for name, mask in by_label(findings, masks).items():
+        inside = np.ascontiguousarray(mask.astype(np.uint8).transpose(2, 1, 0))
+        save_image(inside, affine, folder / f"{name}{SUFFIX}", b"mask of a synthetic lesion")
 
 
-def by_label(findings: Sequence[Finding], shares: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the share of each voxel that what sets a label fills, for every label and every finding without one.
+def marked(share: Array) -> Mask:
+    """Mark the voxels that belong to a body by its share of each voxel."""
+    inside, volume = share > FILLED, float(share.sum(dtype=np.float64))
+    if inside.sum() >= THIN * volume:
+        return inside
+    most = round(volume) or 1
+    mask: Mask = share >= np.partition(share, share.size - most, axis=None)[share.size - most]
+    return mask
+
+
+def by_label(findings: Sequence[Finding], masks: Mapping[str, Mask]) -> dict[str, Mask]:
+    """Return the mask of whatever sets a label, for every label and every finding without one.
 
     Args:
         findings: what was painted.
-        shares: each finding's share of every voxel, by its name; without those that have no body.
+        masks: each finding's, by its name; without those that have no body.
     """
-    together: dict[str, Array] = {}
+    together: dict[str, Mask] = {}
     for finding in findings:
-        if finding.name in shares:
+        if finding.name in masks:
             for name in (finding.labels or (finding.name,)) + ((ANY_BLEED,) if finding.bleed else ()):
-                share = shares[finding.name]
-                together[name] = np.maximum(together[name], share) if name in together else share
+                together[name] = masks[finding.name] | together.get(name, False)
     return together
 
 

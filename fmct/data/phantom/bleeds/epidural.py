@@ -87,16 +87,25 @@ class EDH(SurfaceLayer):
         middle = self.direction
         forward = np.array([-middle[1] * self.side, abs(middle[0]), 0.0], np.float32) / np.hypot(middle[0], middle[1])
         upward = np.cross(middle, forward) * np.float32(self.side)
-        toward, along, across = transformed(np.stack([middle, forward, upward]).astype(np.float32), outward)
+        axes = np.stack([middle, forward, upward]).astype(np.float32)
+        reach = np.cos(np.radians(max(self.half_length_deg, self.half_height_deg)))
+        within = np.flatnonzero(transformed(axes[:1], outward)[0] > np.float32(reach))
+        lens = np.zeros(outward.shape[1], np.float32)
+        if within.size:
+            lens[within] = self._lens(axes, np.ascontiguousarray(outward[:, within]))
+        return lens
+
+    def _lens(self, axes: Array, outward: Array) -> Array:
+        """Return the profile of directions within its reach; `axes` are middle, forward and upward, (3, 3)."""
+        along, across = transformed(axes[1:], outward)
         rim = (along / np.float32(np.sin(np.radians(self.half_length_deg)))) ** 2
         rim += (across / np.float32(np.sin(np.radians(self.half_height_deg)))) ** 2
-        lens = np.maximum(1.0 - rim, 0.0) * (toward > 0.0)
+        held = smooth_step(np.float32(self.side * VAULT_RADII_MM[1]) * outward[0], 0.0, SUTURE_MM)
         for suture in (CORONAL, LAMBDOID):
-            own = np.sign(from_suture(suture, middle[:, None])[0])
-            lens *= smooth_step(own * from_suture(suture, outward), 0.0, SUTURE_MM)
-        to_middle = np.float32(self.side * VAULT_RADII_MM[1]) * outward[0]
-        thinned: Array = (lens * smooth_step(to_middle, 0.0, SUTURE_MM)).astype(np.float32)
-        return thinned
+            own = np.sign(from_suture(suture, axes[0][:, None])[0])
+            held *= smooth_step(own * from_suture(suture, outward), 0.0, SUTURE_MM)
+        lens: Array = np.maximum(1.0 - rim, 0.0) * held
+        return lens
 
     def yielding_mm(self, head: HeadParameters, thickness_mm: Array) -> Array | float:
         """Return the fluid beneath, which it presses away."""
