@@ -9,6 +9,7 @@ import numpy as np
 from fmct.data.phantom.brain import Brain, BrainPoints
 from fmct.data.phantom.face import Face
 from fmct.data.phantom.findings import Finding, altered
+from fmct.data.phantom.fluid import Fluid
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.shapes import Array, Indices
 from fmct.data.phantom.skull import AIR_HU, OuterPoints, Skull, paint_scalp
@@ -125,16 +126,19 @@ class Anatomy:
             if moved is not None:
                 tissue = tissue - moved
         if tissue is not inside:
-            tissue_depth = -self.skull.cavity(tissue)
-        at = BrainPoints(inside, depth, tissue / self.scale, tissue_depth, edge)
+            pushed = np.flatnonzero((tissue != inside).any(0))
+            tissue_depth = depth.copy()
+            tissue_depth[pushed] = -self.skull.cavity(np.ascontiguousarray(tissue[:, pushed]))
+        fluid = Fluid.nowhere(cavity.size) if any(finding.in_fluid for finding in self.findings) else None
+        at = BrainPoints(inside, depth, tissue / self.scale, tissue_depth, edge, fluid)
         part = np.empty(cavity.size, np.float32)
         self.brain.paint(part, at)
         lesions: dict[str, Array] = {}
         for finding in self.findings:
             share = finding.paint(self.head, part, at)
             if share is not None:
-                lesions[finding.name] = np.zeros(outside.size, np.float32)
-                lesions[finding.name][cavity] = share
+                body = lesions.setdefault(finding.name, np.zeros(outside.size, np.float32))
+                body[cavity] = np.maximum(body[cavity], share)
         bone = hu[cavity]
         hu[cavity] = bone + np.clip(depth / edge + 0.5, 0.0, 1.0) * (part - bone)
         return lesions

@@ -8,8 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from fmct.data.phantom.findings import FINDINGS
-
 Names = tuple[str, ...]
 Weighted = tuple[tuple[Names, float], ...]
 MixName = Literal["core", "all"]
@@ -36,12 +34,10 @@ class CaseMix:
     columns: tuple[str, ...] | None = None
 
     def at_site(self, weighted: Weighted, site: int) -> Weighted:
-        """Return what can be dealt, with the weights of one site."""
+        """Return what is dealt, with the weights of one site."""
         odds = self.site_odds[site]
         return tuple(
-            (names, weight * float(np.prod([odds.get(name, 1.0) for name in names])))
-            for names, weight in weighted
-            if set(names) <= FINDINGS.keys()
+            (names, weight * float(np.prod([odds.get(name, 1.0) for name in names]))) for names, weight in weighted
         )
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from fmct.data.phantom.details import Details
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.noise import NoiseField, PlaneWaves, interpolate
-from fmct.data.phantom.shapes import Array
+from fmct.data.phantom.shapes import Array, smooth_step
 
 SPHERE_MM = 60.0  # radius of the sphere that carries the pattern
 PATTERN_WAVELENGTH_MM = 21.0
 STEP_MM, NODES = 2.5, 60
+BASE_MM = (22.0, 44.0)  # from the center: no sulci in detailed heads, all of them
 REACH_MM = 27.0  # from the sphere, of what is looked up
 
 
@@ -43,6 +44,7 @@ class Folding:
             self.distance_mm.reshape(-1)[near] = interpolate(self.distance_mm.copy(), wound)
         self.slant = np.float32(0.15 if details is None else 0.3)
         self.depth = PlaneWaves(head.seed + 7, wavelength_mm=36.0)
+        self.sparing_base = head.detailed
 
     def sulcus(self, template_mm: Array) -> tuple[Array, Array]:
         """Return the signed distance to the nearest sulcal sheet and how deep that sulcus reaches.
@@ -61,4 +63,6 @@ class Folding:
         at = on_sphere / np.float32(STEP_MM) + np.float32((NODES - 1) / 2)
         distance = interpolate(self.distance_mm, at) * (radius / np.float32(SPHERE_MM))
         depth = np.float32(15.0) + np.float32(5.0) * self.depth.at(on_sphere)
+        if self.sparing_base:  # where the surface comes near to the center, sheets would lie closer than gyri are wide
+            depth *= smooth_step(radius, *BASE_MM)
         return distance, np.maximum(depth, np.float32(3.0))
