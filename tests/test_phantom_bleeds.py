@@ -27,8 +27,8 @@ CSF_HU = 8.0
 
 
 def upright(seed: int) -> HeadParameters:
-    """Draw a head that lies straight at the origin."""
-    return draw_head(np.random.default_rng(seed)).model_copy(update={"pose": Pose(), "detailed": True})
+    """Draw a plain head that lies straight at the origin."""
+    return draw_head(np.random.default_rng(seed)).model_copy(update={"pose": Pose()})
 
 
 @lru_cache(maxsize=8)
