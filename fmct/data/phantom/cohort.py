@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from fmct.data.lesion_masks import mask_folder
 from fmct.data.phantom import bleeds, distractors, mass_effect  # noqa: F401 - registers the findings
@@ -17,6 +17,7 @@ from fmct.data.phantom.findings import draw_findings, label_names, labels_of, se
 from fmct.data.phantom.head import draw_head, draw_pose
 from fmct.data.phantom.masks import write_masks
 from fmct.data.phantom.scanner import SCANNERS, Overrides
+from fmct.data.phantom.shares import scans_of_sites
 from fmct.data.phantom.writer import Identity, write_dicom, write_nifti
 from fmct.experiment.config import Config
 
@@ -42,6 +43,7 @@ class CohortConfig(Config):
 
     scans: int = Field(60, ge=1)
     sites: int = Field(3, ge=1, le=len(SCANNERS))
+    shares: tuple[PositiveFloat, ...] = Field((), description="of the scans, for each site; none: equal ones")
     seed: int = Field(0, ge=0)
     format: Literal["mixed", "dicom", "nifti"] = "mixed"
     prevalence: float = Field(0.5, ge=0, le=1, description="share of patients with a bleed")
@@ -80,7 +82,7 @@ class Case(Config):
 
 def cases(config: CohortConfig) -> Iterator[Case]:
     """Yield the scans of a cohort."""
-    sizes = [config.scans // config.sites + (site < config.scans % config.sites) for site in range(config.sites)]
+    sizes = scans_of_sites(config.scans, config.shares or [1.0] * config.sites)
     owed = 0.0  # rounding of one site's bleeds is made good at the next
     number = 0
     for site, (scans, scanner) in enumerate(zip(sizes, SCANNERS, strict=False)):
