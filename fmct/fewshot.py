@@ -64,7 +64,7 @@ class Fewshot(Command):
     split: str = Field("test", description="split to test on; `all` takes every row")
     sites: str = Field("", description="test on these sites only, separated by commas")
     group: list[str] = Field(
-        [], description="NAME=SITE,SITE: the same of the test scans of some sites, in RUNS/NAME/GROUP. Repeatedly"
+        [], description="NAME=SITE+SITE: the same of the test scans of some sites, in RUNS/NAME/GROUP. Repeatedly"
     )
     name: str | None = Field(None, description="names the study's folder (default: the experiment's name)")
     runs: Path | None = Field(None, description="folder that holds it (default: the experiment's trainer.runs)")
@@ -115,6 +115,8 @@ class Fewshot(Command):
         else:
             print(study_text(curves, folder))
             print(f"{len(predictions)} runs in {time.monotonic() - start:.0f} s; wrote {folder / 'fewshot.json'}")
+        if failed:
+            print(f"error: {len(failed)} runs failed, the first: {next(iter(failed.values()))}", file=sys.stderr)
         return ExitCode.FAILED if failed else ExitCode.SOME_REJECTED if plan.skipped else ExitCode.DONE
 
     def _probe(self, plan: Plan, evaluation: EvaluationConfig, folder: Path) -> dict[Shot, pd.DataFrame]:
@@ -170,13 +172,13 @@ class Fewshot(Command):
         return experiment
 
     def _starts(self) -> dict[str, list[Start]]:
-        from fmct.experiment.starting import SCRATCH, Start
+        from fmct.experiment.starting import Start
 
         starts: dict[str, list[Start]] = {}
         probe = {"pooling": self.pooling, "c": self._c()}
         for one in [*(Start.of(text) for text in self.init), *(Start.of_probe(text, probe) for text in self.probe)]:
             others = starts.setdefault(one.name, [])
-            if others and (others[0].probe != one.probe or SCRATCH in (one.name, others[0].name) or one in others):
+            if others and (others[0].probe != one.probe or None in (one.source, others[0].source) or one in others):
                 raise UsageError(
                     "two initializations have one name",
                     f"--init and --probe: {one.name}",
@@ -201,12 +203,13 @@ class Fewshot(Command):
 
         groups = {}
         for text in self.group:
-            name, _, sites = text.partition("=")
-            if not is_file_name(name) or not names_in(sites) or name in groups:
+            name, _, listed = text.partition("=")
+            sites = [site for site in listed.split("+") if site]
+            if not is_file_name(name) or not sites or name in groups:
                 raise UsageError(
-                    "this is no group of sites", f"--group {text}", "write --group NAME=SITE,SITE, each once"
+                    "this is no group of sites", f"--group {text}", "write --group NAME=SITE+SITE, each once"
                 )
-            groups[name] = names_in(sites)
+            groups[name] = sites
         return groups
 
     def _shots(self) -> list[int]:

@@ -189,7 +189,7 @@ def test_an_interval_that_holds_zero_is_no_difference() -> None:
     said = verdicts(found)
     assert said == (
         "Above scratch: a (8 + 8 patients, site_a). Below scratch: c (8 + 8 patients, site_a). "
-        "Of 3 comparisons, 1 show nothing: their intervals hold 0."
+        "Of 3 comparisons, 1 show nothing: their intervals hold 0, or there are too few patients for one."
     )
     missing = replace(found[0], difference=SeedMean(mean=0.1))
     assert missing.verdict == ""

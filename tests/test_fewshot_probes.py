@@ -48,7 +48,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     arguments = [
         *("fewshot", *configs, "--labels", "ICH,SDH", "--shots", "2,4", "--seeds", "3", "--bootstrap", "200"),
         *("--probe", f"one={weights}", "--probe", f"turns={weights}", "--probe", f"turns={deeper}"),
-        *("--probe", "random=scratch", "--name", "study", "--group", "a=site_a", "--group", "b=site_b"),
+        *("--probe", "random=scratch", "--name", "study", "--group", "a=site_a", "--group", "both=site_b+site_a"),
     ]
     assert main(arguments) == 0
     return Study(folder / "runs" / "study", weights, cohort.manifest, configs, arguments)
@@ -97,11 +97,11 @@ def test_weights_of_one_name_take_turns(study: Study) -> None:
 
 def test_groups_are_the_same_runs_on_some_of_the_scans(study: Study) -> None:
     found = said(study, "one", "ICH", 4, 0)
-    for group, site in (("a", "site_a"), ("b", "site_b")):
+    for group, sites in (("a", ["site_a"]), ("both", ["site_a", "site_b"])):
         table = pd.read_parquet(study.folder / group / "fewshot.parquet")
         row = table[(table["initialization"] == "one") & (table["label"] == "ICH") & (table["k"] == 4)].iloc[0]
-        here = found[found["site"] == site]
-        assert row["n_scans"] == len(here) == 24
+        here = found[found["site"].isin(sites)]
+        assert row["n_scans"] == len(here) == 24 * len(sites)
         assert row["auroc"] == pytest.approx(roc_auc_score(here["target"], here["probability"]), abs=1e-12)
 
 
@@ -116,6 +116,17 @@ def test_features_are_made_once_and_again_for_other_weights(study: Study, monkey
     assert main([*study.arguments, "--pooling", "cls", "--probe", f"new={study.weights}"]) == 0
     assert made == [80] * 5  # 32 scans to draw from and 48 to test on, for five probes
     assert main(study.arguments) == 0
+
+
+def test_probes_and_trained_starts_are_compared_on_the_same_patients(study: Study) -> None:
+    more = ["--init", "scratch", "--shots", "2", "--seeds", "2", "--labels", "ICH", "--name", "beside"]
+    assert main([*study.arguments, *more]) == 0
+    curves = json.loads((study.folder.parent / "beside" / "both" / "fewshot.json").read_text())
+    assert curves["baseline"] == "scratch"
+    points = {point["initialization"]: point for point in curves["mean"]["points"]}
+    by_hand = points["one"]["auroc"]["mean"] - points["scratch"]["auroc"]["mean"]
+    assert points["one"]["auroc_difference"]["mean"] == pytest.approx(by_hand)
+    assert points["one"]["auroc_difference"]["n_seeds"] == 2
 
 
 def test_the_penalty_is_chosen_within_the_draw(study: Study) -> None:

@@ -49,7 +49,8 @@ def verdicts(found: Sequence[Outcome]) -> str:
         named = [f"{one.start} ({shots_text(one.k)}, {one.group})" for one in compared if one.verdict == verdict]
         parts += [f"{verdict.capitalize()} scratch: {listing(named)}."] if named else []
     undecided = sum(not one.verdict for one in compared)
-    return " ".join([*parts, f"Of {len(compared)} comparisons, {undecided} show nothing: their intervals hold 0."])
+    why = "their intervals hold 0, or there are too few patients for one"
+    return " ".join([*parts, f"Of {len(compared)} comparisons, {undecided} show nothing: {why}."])
 
 
 def caveat(plan: Plan) -> str:

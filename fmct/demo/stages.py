@@ -172,7 +172,7 @@ class Plan:
             starts += ["--init", f"{tuned_name(named[name])}={self.run(name)}"]
         for one in size.pretraining:
             starts += ["--probe", f"{one.probe}={self.run(one.name)}"]
-        groups = [word for name, sites in self.groups.items() for word in ("--group", f"{name}={','.join(sites)}")]
+        groups = [word for name, sites in self.groups.items() for word in ("--group", f"{name}={'+'.join(sites)}")]
         command = [
             *("fewshot", "--config", str(EXPERIMENTS / size.shot_config), "--config", str(self.overlay)),
             *("--shots", ",".join(map(str, size.shots)), "--seeds", str(size.draws)),
@@ -229,7 +229,8 @@ class Plan:
         runs = [*(self.run(one.name) for one in size.pretraining), *(self.run(one.name) for one in size.adaptation)]
         studies = [self.out / STUDY / group for group in (SITES[0], AWAY)]
         report = ("report", *map(str, [*runs, *studies]), "--out", str(page), "--embeddings", str(table))
-        yield Stage("report", "compare everything in one page", (report,), 20, page)
+        title = f"Synthetic heads: learned at {SITES[0]}, tested there and elsewhere"
+        yield Stage("report", "compare everything in one page", ((*report, "--title", title),), 20, page)
 
 
 def tuned_name(one: Pretraining) -> str:

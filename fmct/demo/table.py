@@ -30,7 +30,7 @@ def table_lines(found: Sequence[Outcome], plan: Plan) -> Iterator[str]:
         yield ""
         yield f"| {shots_text(k)} | " + " | ".join(f"{group} ({', '.join(labels[group])})" for group in groups) + " |"
         yield "|---" * (len(groups) + 1) + "|"
-        for start in dict.fromkeys(one.start for one in here):
+        for start in dict.fromkeys(one.start for one in sorted(here, key=lambda one: one.start != SCRATCH)):
             cells = [cell(at.get((k, start, group))) for group in groups]
             yield f"| {start} | " + " | ".join(cells) + " |"
 

@@ -24,6 +24,7 @@ from fmct.data.manifest import LABEL_PREFIX, read_manifest
 from fmct.data.sampling import ShuffledSampling
 from fmct.data.shots import ShotsConfig
 from fmct.evaluation.few_shot import Shot
+from fmct.evaluation.predictions import check_predictions
 from fmct.evaluation.probes import Candidate, Labeled, best, by_cross_validation, scores
 from fmct.experiment.combination import EvaluationConfig
 from fmct.experiment.frozen import device_of, embedded, encoder_of
@@ -73,7 +74,8 @@ def probed(probing: Probing, evaluation: EvaluationConfig, folder: Path) -> Iter
             "probability": said[:, 0].astype(np.float64),
             "candidate": next(iter(candidate.values())),
         }
-        yield shot, pd.DataFrame(known | {name: test[name] for name in BESIDE}).reset_index(drop=True)
+        frame = pd.DataFrame(known | {name: test[name] for name in BESIDE})
+        yield shot, check_predictions(frame, f"the probe {shot}")
 
 
 def tested_rows(evaluation: EvaluationConfig) -> pd.DataFrame:
