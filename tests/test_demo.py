@@ -38,7 +38,7 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     out = tmp_path_factory.mktemp("demo") / "quick"
-    command = [sys.executable, "-m", "fmct.demo", "--size", "quick", "--out", str(out)]
+    command = [sys.executable, "-m", "fmct.demo", "--size", "quick", "--out", str(out), "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as killed:
         until(lambda: (out / "stages" / "preprocess.json").exists() and (out / "pretrain_mae" / "tb").exists(), killed)
         os.kill(killed.pid, signal.SIGKILL)  # while it pretrains
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert {name: (out / "stages" / name).read_bytes() for name in done} == done
-    assert f"{len(done)} of {len(Plan(QUICK, out, 0, 2).stages())} stages are done already" in again.stdout
+    assert f"{len(done)} of {len(Plan(QUICK, out, 0, 1).stages())} stages are done already" in again.stdout
     return Made(out, again.stdout)
 
 
@@ -90,7 +90,7 @@ def test_rejects_are_told_with_their_reasons(made: Made) -> None:
 
 
 def test_the_conclusion_is_computed_from_predictions(made: Made) -> None:
-    found = outcomes(Plan(QUICK, made.out, 0, 2))
+    found = outcomes(Plan(QUICK, made.out, 0, 1))
     one = next(one for one in found if (one.start, one.k, one.group) == ("cnn", 0, SITES[0]))
     runs = [
         pd.read_parquet(made.out / run / "evaluations" / SITES[0] / "predictions.parquet") for run in ("cnn", "scratch")
@@ -106,7 +106,7 @@ def test_the_conclusion_is_computed_from_predictions(made: Made) -> None:
 
 
 def test_other_settings_in_the_same_folder_are_refused(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--size", "quick", "--out", str(made.out), "--seed", "1"]) == 2
+    assert main(["demo", "--size", "quick", "--out", str(made.out), "--seed", "1", "--workers", "1"]) == 2
     assert "a demo with other settings (stage phantom)" in capsys.readouterr().err
 
 

@@ -56,7 +56,7 @@ class Size:
     Attributes:
         scans: of the cohort.
         grid: flags of `fmct phantom`, how finely scans are sampled.
-        shares: of each hospital.
+        home: scans of the first hospital for each one of another.
         fractions: splits of the first hospital's patients; both `pretrain` and `train` are learned from without labels.
         pretraining: runs without labels.
         adaptation: runs on all labels.
@@ -74,7 +74,7 @@ class Size:
     name: SizeName
     scans: int
     grid: tuple[str, ...]
-    shares: tuple[float, ...]
+    home: float
     fractions: str
     pretraining: tuple[Pretraining, ...]
     adaptation: tuple[Adaptation, ...]
@@ -88,6 +88,11 @@ class Size:
     shot_config: str = "demo/fewshot.yaml"
     shot_steps: int | None = None
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Scans of every hospital, in proportion."""
+        return (self.home, *(1.0 for _ in SITES[1:]))
+
 
 GRID = ("--pixel-mm", "1.5", "--matrix", "160", "--slice-mm", "4.5")
 TINY = ("--backbone.width=48", "--backbone.depth=2", "--backbone.heads=4", "--backbone.patch_voxels=12")
@@ -98,7 +103,7 @@ QUICK = Size(
     name="quick",
     scans=44,
     grid=("--pixel-mm", "3", "--matrix", "80", "--slice-mm", "6"),
-    shares=(8, 1.5, 1.5),
+    home=5,
     fractions="pretrain=0.25,train=0.35,val=0.15,test=0.25",
     pretraining=(
         Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 8, (*TINY, *FEW, "--trainer.max_steps=40")),
@@ -127,7 +132,7 @@ DEMO = Size(
     name="demo",
     scans=560,
     grid=GRID,
-    shares=(5, 1, 1),
+    home=5,
     fractions="pretrain=0.35,train=0.35,val=0.08,test=0.22",
     pretraining=(
         Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 240),
@@ -159,7 +164,7 @@ HEADLINE = Size(
     name="headline",
     scans=2400,
     grid=GRID,
-    shares=(8, 1, 1),
+    home=8,
     fractions="pretrain=0.55,train=0.20,val=0.06,test=0.19",
     pretraining=(
         *(
