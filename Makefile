@@ -6,6 +6,7 @@ STAMP  := $(VENV)/.installed
 EXP    ?=
 RUNS   ?= $(patsubst %/environment.json,%,$(wildcard runs/*/environment.json))
 ARGS   ?=
+QUICK  ?=
 # Where pip should look for torch, if not where it looks by itself (for example PyTorch's CPU wheel index).
 TORCH_INDEX ?=
 
@@ -16,7 +17,7 @@ UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
             nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types smoke bench pretrain finetune report tensorboard clean
+.PHONY: help setup demo headline test test-slow check lint types smoke bench pretrain finetune report tensorboard clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,8 +49,11 @@ audit: $(STAMP) ## look up known vulnerabilities of everything in requirements.l
 	@$(PIP) -c constraints.txt pip-audit
 	@.ci/audit $(BIN)/pip-audit
 
-demo: $(STAMP) ## synthetic cohort -> index -> preprocess -> pretrain -> adapt -> runs/demo/report.html
-	@$(BIN)/fmct demo $(ARGS)
+demo: $(STAMP) ## synthetic cohort -> pretrain -> adapt -> test elsewhere -> runs/demo/report.html; QUICK=1: in minutes, to see it work
+	@$(BIN)/fmct demo $(if $(QUICK),--size quick) $(ARGS)
+
+headline: $(STAMP) ## the same design with three seeds and more scans -> runs/headline/table.md; hours, goes on when run again
+	@$(BIN)/fmct demo --size headline $(ARGS)
 
 # All tests also write down what they cover, so that `make check` needn't run them again while no file has changed.
 PYTEST  := $(BIN)/python -m pytest -n auto --dist loadfile
@@ -77,8 +81,8 @@ test-coverage: .coverage
 .coverage: $(STAMP) $(shell find fmct tests experiments -type f -not -path '*/__pycache__/*') README.md CONTRIBUTING.md
 	@$(COVERED)
 
-smoke: $(STAMP) ## the smoke experiments, end to end on synthetic scans, in a minute
-	@$(BIN)/fmct demo --smoke --out runs/smoke $(ARGS)
+smoke: $(STAMP) ## every part, end to end on a handful of synthetic scans, in two minutes
+	@$(BIN)/fmct demo --size quick --out runs/smoke $(ARGS)
 
 bench: $(STAMP) ## measure this machine, as ratios to a stated baseline
 	@$(BIN)/fmct bench $(or $(SUBJECT),preprocess) $(ARGS)

@@ -13,7 +13,7 @@ from fmct.console.errors import ExitCode, UsageError, nearest
 from fmct.console.leaving import leave
 
 COMMANDS = {
-    "demo": "synthetic cohort to report.html on a laptop CPU, in minutes",
+    "demo": "synthetic cohort to report.html and what it shows, on a laptop CPU",
     "phantom": "write synthetic head CTs with known findings as DICOM and NIfTI files",
     "index": "find scans, choose and reject them; write the manifest and rejects.csv",
     "label": "add label columns to a manifest",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fmct.console.command import Command, main
+from fmct.console.command import Command, main, names_in
 from fmct.console.errors import ExitCode, UsageError
 from fmct.console.files import write_text_atomically
 from fmct.console.progress import track
@@ -39,6 +40,9 @@ class Phantom(Command):
     n: int = Field(60, ge=1, description="number of scans")
     out: Path = Field(description="new or empty folder")
     sites: int = Field(3, ge=1, description="number of sites; each has a scanner and a case mix of its own")
+    shares: str = Field(
+        "", description="scans of the sites in proportion, separated by commas: 3,1,1 (default: as many of each)"
+    )
     seed: int = Field(0, ge=0, description="other seed, other patients")
     format: Literal["mixed", "dicom", "nifti"] = Field("mixed", description="mixed alternates between both")
     slice_mm: float | None = Field(None, gt=0.3, le=10, description="slice thickness (default: the scanner's)")
@@ -73,6 +77,7 @@ class Phantom(Command):
         config = CohortConfig(
             scans=self.n,
             sites=self.sites,
+            shares=self._shares(),
             seed=self.seed,
             format=self.format,
             prevalence=self.prevalence,
@@ -91,6 +96,21 @@ class Phantom(Command):
         unfinished.replace(self.out)
         self._report(rows)
         return ExitCode.DONE
+
+    def _shares(self) -> tuple[float, ...]:
+        """Read the sites' shares.
+
+        Raises:
+            UsageError: when they aren't a positive number for each site.
+        """
+        try:
+            shares = tuple(float(text) for text in names_in(self.shares))
+        except ValueError:
+            shares = (0.0,)
+        if shares and (len(shares) != self.sites or not all(0 < share < math.inf for share in shares)):
+            fix = f"give a positive number for each site: --shares {','.join('1' * self.sites)}"
+            raise UsageError(f"{self.shares!r} aren't the shares of {self.sites} sites", "--shares", fix)
+        return shares
 
     def _report(self, rows: list[Row]) -> None:
         """Print what was made."""

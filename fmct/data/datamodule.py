@@ -143,6 +143,14 @@ class ScanDataModule(L.LightningDataModule):
             rows = self.config.shots.choose(rows, self.config.manifest) if self.config.shots else rows
         return self._make(rows, training and self.config.soft_labels)
 
+    def scans_of(self, frame: pd.DataFrame) -> ScanDataset:
+        """Return other rows of a manifest as scans, from the same cache or table, each as it is.
+
+        Raises:
+            UsageError: when some aren't there.
+        """
+        return self._make(self._available(frame), False)
+
     def _available(self, frame: pd.DataFrame) -> pd.DataFrame:
         return cached_rows(frame, self.cache, self.config.manifest)
 

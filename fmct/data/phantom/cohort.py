@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 # Importing registers the findings, in the order of the truth table's columns.
 # isort: off
@@ -23,6 +23,7 @@ from fmct.data.phantom.findings import altered, draw_findings, label_names, labe
 from fmct.data.phantom.head import draw_head, draw_pose
 from fmct.data.phantom.masks import write_masks
 from fmct.data.phantom.scanner import SCANNERS, Overrides
+from fmct.data.phantom.shares import scans_of_sites
 from fmct.data.phantom.writer import Identity, write_dicom, write_nifti
 from fmct.experiment.config import Config
 
@@ -35,6 +36,7 @@ class CohortConfig(Config):
 
     scans: int = Field(60, ge=1)
     sites: int = Field(3, ge=1, le=len(SCANNERS))
+    shares: tuple[PositiveFloat, ...] = Field((), description="of the scans, for each site; none: equal ones")
     seed: int = Field(0, ge=0)
     format: Literal["mixed", "dicom", "nifti"] = "mixed"
     prevalence: float = Field(0.5, ge=0, le=1, description="share of patients with a bleed")
@@ -75,7 +77,7 @@ class Case(Config):
 def cases(config: CohortConfig) -> Iterator[Case]:
     """Yield the scans of a cohort."""
     mix = MIXES[config.findings]
-    sizes = [config.scans // config.sites + (site < config.scans % config.sites) for site in range(config.sites)]
+    sizes = scans_of_sites(config.scans, config.shares or [1.0] * config.sites)
     owed = 0.0  # rounding of one site's bleeds is made good at the next
     number = 0
     for site, (scans, scanner) in enumerate(zip(sizes, SCANNERS, strict=False)):
