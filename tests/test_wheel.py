@@ -45,3 +45,26 @@ def test_a_wheel_holds_the_experiments_and_runs_from_a_clean_environment(tmp_pat
     )
     assert "mask_ratio: 0.75" in said.stdout
     subprocess.run([run, "doctor"], check=True, cwd=tmp_path)
+
+
+def commit(folder: Path) -> None:
+    git = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "version"), [("archive", "0.1.0"), ("untagged", "0.1.1.dev1+g"), ("tagged", "3.2.1")])
+def test_the_version_comes_from_tags_and_there_is_one_without(tmp_path: Path, way: str, version: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    archive = subprocess.run(["git", "-C", REPOSITORY, "archive", "HEAD"], check=True, capture_output=True).stdout
+    subprocess.run(["tar", "x", "-C", source], input=archive, check=True)
+    if way != "archive":
+        commit(source)
+    if way == "tagged":
+        subprocess.run(["git", "-C", source, "tag", "v3.2.1"], check=True)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("fmct-*.whl")
+    assert wheel.name.startswith(f"fmct-{version}")
