@@ -1,0 +1,98 @@
+"""The other processes of a run: how far each has come, so that one that died or hangs can be told from the others."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+from typing import Any
+
+import lightning as L
+import torch.distributed as dist
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch.distributed.distributed_c10d import _get_default_store
+
+from fmct.console.errors import FmctError
+
+KEY = "fmct/place/{}"
+OF_CONNECTION = re.compile(r"gloo|nccl|Connection (closed|reset)|Broken pipe", re.IGNORECASE)
+SECONDS_TO_END = 5.0
+
+
+class Places(L.Callback):
+    """Each process notes its step in the store that connects them, which takes a tenth of a millisecond."""
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the step."""
+        if trainer.world_size > 1:
+            _get_default_store().set(KEY.format(trainer.global_rank), str(trainer.global_step))
+
+
+def explained(error: RuntimeError, timeout_s: int) -> FmctError | None:
+    """Return what an error of the connection means: which process is gone or stands still; None: it means other things.
+
+    Args:
+        error: any.
+        timeout_s: how long processes wait for one another.
+    """
+    connected = dist.is_available() and dist.is_initialized()
+    if not connected or not (isinstance(error, dist.DistError) or OF_CONNECTION.search(str(error))):
+        return None
+    places = known_places()
+    latest = max(places.values(), default=0)
+    behind = sorted(rank for rank, step in places.items() if step < latest)
+    if behind:
+        who = f"process {', '.join(map(str, behind))} of {dist.get_world_size()}"
+        where = f"after step {min(places.values())}, while others are in step {latest}"
+        what = f"{who} ended or stands still {where}"
+    else:
+        what = f"one of {dist.get_world_size()} processes ended or stands still in step {latest}"
+    return FmctError(
+        what,
+        f"process {dist.get_rank()}, which waited at most {timeout_s} s for it (trainer.timeout_s)",
+        "look at what that process printed, and whether its machine ran out of memory (dmesg); the same command goes "
+        "on from the last checkpoint",
+    )
+
+
+def known_places() -> dict[int, int]:
+    """Return the step that each process is in, as far as the store tells, which goes with process 0."""
+    places: dict[int, int] = {}
+    try:
+        store = _get_default_store()
+        for rank in range(dist.get_world_size()):
+            if store.check([KEY.format(rank)]):
+                places[rank] = int(store.get(KEY.format(rank)))
+    except RuntimeError:
+        return {}
+    return places
+
+
+def is_child(trainer: L.Trainer) -> bool:
+    """Say whether Lightning's first process started this one, and says how the run ended."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
+
+
+def end_children(trainer: L.Trainer) -> None:
+    """End the processes that this one has started, if they don't by themselves; nobody else would.
+
+    Lightning's observer kills this process too as soon as one of them fails: not any more, for it ends anyway, and is
+    to say why.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    for thread in threading.enumerate():
+        if isinstance(thread, _ChildProcessObserver):
+            thread._child_processes = []
+    for process in launcher.procs:
+        try:
+            process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
