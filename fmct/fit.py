@@ -23,7 +23,6 @@ from fmct.console.command import exit_code
 from fmct.console.errors import ExitCode, UsageError
 from fmct.console.leaving import leave
 from fmct.data.quarantine import QUARANTINE
-from fmct.experiment.continuation import require_same_tensors
 from fmct.experiment.loading import as_record, load_experiment
 from fmct.experiment.preparing import Prepared, is_first_process, prepare, say
 from fmct.experiment.probing import fit_probe
@@ -112,14 +111,14 @@ def fit(experiment: Experiment, *, fresh: bool = False, with_changes: bool = Fal
         return fit_probe(experiment, fresh=fresh)
     with listening() as asked:
         run = prepare(experiment, asked, [FirstLosses(run_folder(experiment))])
-        start = begin(experiment, fresh=fresh, first_process=is_first_process(), with_changes=with_changes)
+        changed = run.task if with_changes else None
+        start = begin(experiment, fresh=fresh, first_process=is_first_process(), changed=changed)
         if is_finished(start.folder):
             say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
             return start.folder
-        if start.changes and start.checkpoint:
-            require_same_tensors(run.task, start.checkpoint)
+        if with_changes and start.checkpoint:  # on every process, also one that finds the new configuration written
             run.trainer.callbacks.append(Retuning())  # type: ignore[attr-defined]
-            say(f"changed: {first_of(list(start.changes))}")
+            say(f"changed: {first_of(list(start.changes)) or 'nothing'}")
         inputs = inputs_of(experiment, run.data)
         if is_first_process():
             goes_on_from = start.checkpoint.resolve().name if start.checkpoint else None

@@ -1,8 +1,8 @@
-"""Runs `fmct fit` while something goes wrong, job after job: `python faulty_runs.py '[{"flags": [...], ...}, ...]'`.
+"""Runs `fmct fit` while something goes wrong, job after job: `python faulty_runs.py JOBS.json OUTCOMES.json`.
 
-Each process of a run is a fork of this one, so that all of them wait for torch's import once; a launcher such as torchrun
-would set the same variables. A job has `flags`; `processes`; and `fault`, a function below, which happens in process
-`of` when step `at` begins. What a job prints goes to FOLDER/JOB.out and .err; exit codes and seconds of all are printed.
+Each process of a run is a fork of this one, so that all of them wait for torch's import once; a launcher such as
+torchrun would set the same variables. A job has `flags`; `processes`; and `fault`, a function below, which happens in
+process `of` when step `at` begins. What it prints goes to `printed`.out and .err.
 """
 
 from __future__ import annotations

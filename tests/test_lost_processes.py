@@ -47,7 +47,7 @@ def test_rank_dies(outcomes: dict[str, Any], name: str) -> None:
         return
     errors = [line for line in ended["err"].splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, ended["err"]
-    assert errors[0].startswith("error: one of 2 processes ended or stands still in step 2")
+    assert errors[0] == "error: process 1 of 2 processes ended or hangs, in step 2"
     assert "Traceback" not in ended["err"]
     assert f"waited at most {TIMEOUT_S} s for it (trainer.timeout_s)" in ended["err"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
+import time
 from typing import Any
 
 import lightning as L
@@ -16,9 +17,10 @@ from torch.distributed.distributed_c10d import _get_default_store
 
 from fmct.console.errors import FmctError
 
-KEY = "fmct/place/{}"
+PLACE, REPORT = "fmct/place/{}", "fmct/report/{}"
 OF_CONNECTION = re.compile(r"gloo|nccl|Connection (closed|reset)|Broken pipe", re.IGNORECASE)
 SECONDS_TO_END = 5.0
+SECONDS_TO_REPORT = 2.0
 
 
 class Places(L.Callback):
@@ -29,7 +31,7 @@ class Places(L.Callback):
     ) -> None:
         """Note the step."""
         if trainer.world_size > 1:
-            _get_default_store().set(KEY.format(trainer.global_rank), str(trainer.global_step))
+            _get_default_store().set(PLACE.format(trainer.global_rank), str(trainer.global_step))
 
 
 def explained(error: RuntimeError, timeout_s: int) -> FmctError | None:
@@ -42,15 +44,10 @@ def explained(error: RuntimeError, timeout_s: int) -> FmctError | None:
     connected = dist.is_available() and dist.is_initialized()
     if not connected or not (isinstance(error, dist.DistError) or OF_CONNECTION.search(str(error))):
         return None
-    places = known_places()
-    latest = max(places.values(), default=0)
-    behind = sorted(rank for rank, step in places.items() if step < latest)
-    if behind:
-        who = f"process {', '.join(map(str, behind))} of {dist.get_world_size()}"
-        where = f"after step {min(places.values())}, while others are in step {latest}"
-        what = f"{who} ended or stands still {where}"
-    else:
-        what = f"one of {dist.get_world_size()} processes ended or stands still in step {latest}"
+    silent, step = silent_processes()
+    who = f"process {', '.join(map(str, silent))}" if silent else "one"
+    of = f"{who} of {dist.get_world_size()} processes"
+    what = f"{of} ended or hangs" + (f", in step {step}" if step is not None else "")
     return FmctError(
         what,
         f"process {dist.get_rank()}, which waited at most {timeout_s} s for it (trainer.timeout_s)",
@@ -59,17 +56,21 @@ def explained(error: RuntimeError, timeout_s: int) -> FmctError | None:
     )
 
 
-def known_places() -> dict[int, int]:
-    """Return the step that each process is in, as far as the store tells, which goes with process 0."""
-    places: dict[int, int] = {}
+def silent_processes() -> tuple[list[int], int | None]:
+    """Return the processes that don't report after an error, and the step that they were in.
+
+    None and nothing where the store that connects them is gone, with process 0 that kept it.
+    """
+    ranks = range(dist.get_world_size())
     try:
         store = _get_default_store()
-        for rank in range(dist.get_world_size()):
-            if store.check([KEY.format(rank)]):
-                places[rank] = int(store.get(KEY.format(rank)))
+        store.set(REPORT.format(dist.get_rank()), "")
+        time.sleep(SECONDS_TO_REPORT)
+        silent = [rank for rank in ranks if not store.check([REPORT.format(rank)])]
+        steps = [int(store.get(PLACE.format(rank))) for rank in silent if store.check([PLACE.format(rank)])]
     except RuntimeError:
-        return {}
-    return places
+        return [], None
+    return silent, min(steps, default=None)
 
 
 def is_child(trainer: L.Trainer) -> bool:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 from fmct.console.errors import UsageError
 from fmct.console.files import write_text_atomically
 from fmct.experiment.checkpoint_folder import CheckpointFolder
 from fmct.experiment.config import differences
-from fmct.experiment.continuation import is_free, require_possible
+from fmct.experiment.continuation import is_free, require_possible, require_same_tensors
 from fmct.experiment.loading import as_record, completed, digest
 from fmct.experiment.provenance import describe_environment
 from fmct.experiment.run_record import ENVIRONMENT, EXPERIMENT, read_environment, read_experiment
@@ -41,7 +42,7 @@ class Start:
     changes: tuple[str, ...] = ()
 
 
-def begin(experiment: Experiment, *, fresh: bool, first_process: bool, with_changes: bool = False) -> Start:
+def begin(experiment: Experiment, *, fresh: bool, first_process: bool, changed: nn.Module | None = None) -> Start:
     """Make the run's folder, or find the checkpoint to go on from.
 
     A run goes on when the configuration is the same; keys that are younger than the run count as their defaults, and
@@ -53,11 +54,11 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool, with_chan
         experiment: what is to run.
         fresh: start over.
         first_process: whether this process may write; other ranks only look.
-        with_changes: go on with another configuration too, if that is possible.
+        changed: go on with another configuration too, if that is possible with this network; None: with the same only.
 
     Raises:
-        UsageError: when the folder holds a run with another configuration, listing what differs, or `with_changes` asks
-            for what can't be.
+        UsageError: when the folder holds a run with another configuration, listing what differs, or `changed` asks for
+            what can't be.
         FmctError: when all of the run's checkpoints are damaged.
     """
     folder = run_folder(experiment)
@@ -66,7 +67,7 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool, with_chan
     if fresh or (changes and not is_begun(folder)):
         if first_process and folder.exists():
             set_aside(folder)
-    elif changes and with_changes and not is_finished(folder):
+    elif changes and changed is not None and not is_finished(folder):
         require_possible(changes, folder)
     elif changes:
         fix = "give the new run another --name, or start over with --fresh (the old folder is kept)"
@@ -74,6 +75,8 @@ def begin(experiment: Experiment, *, fresh: bool, first_process: bool, with_chan
         raise UsageError(f"the run exists with another configuration ({first_of(changes)})", folder, fix + going_on)
     begun = is_begun(folder) and not fresh
     checkpoint = CheckpointFolder(folder / CHECKPOINTS).newest_sound(aloud=first_process) if begun else None
+    if changed is not None and checkpoint is not None:
+        require_same_tensors(changed, checkpoint)
     if first_process:
         text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True)
         write_text_atomically(folder / EXPERIMENT, f"# {digest(record)}: the whole configuration of this run\n{text}")
