@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import threading
 import time
 from typing import Any
 
 import lightning as L
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.distributed.distributed_c10d import _get_default_store
 
+from fmct.callbacks.children import how_children_ended, watch_children
 from fmct.console.errors import FmctError
 
 PLACE, REPORT = "fmct/place/{}", "fmct/report/{}"
 OF_CONNECTION = re.compile(r"gloo|nccl|Connection (closed|reset)|Broken pipe", re.IGNORECASE)
-SECONDS_TO_END = 5.0
 SECONDS_TO_REPORT = 2.0
 
 
 class Places(L.Callback):
     """Each process notes its step in the store that connects them, which takes a tenth of a millisecond."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Watch the processes that this one has started."""
+        watch_children(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -34,20 +34,27 @@ class Places(L.Callback):
             _get_default_store().set(PLACE.format(trainer.global_rank), str(trainer.global_step))
 
 
-def explained(error: RuntimeError, timeout_s: int) -> FmctError | None:
+def explained(error: RuntimeError, trainer: L.Trainer, timeout_s: int) -> FmctError | None:
     """Return what an error of the connection means: which process is gone or stands still; None: it means other things.
 
     Args:
         error: any.
+        trainer: of the run.
         timeout_s: how long processes wait for one another.
     """
-    connected = dist.is_available() and dist.is_initialized()
-    if not connected or not (isinstance(error, dist.DistError) or OF_CONNECTION.search(str(error))):
+    if not dist.is_available() or not (isinstance(error, dist.DistError) or OF_CONNECTION.search(str(error))):
         return None
+    if not dist.is_initialized():
+        return FmctError(
+            f"the {trainer.world_size} processes didn't find one another ({str(error).splitlines()[0]})",
+            f"trainer.timeout_s {timeout_s}",
+            "look at what the others printed; were they started, and can they reach MASTER_ADDR at MASTER_PORT?",
+        )
     silent, step = silent_processes()
     who = f"process {', '.join(map(str, silent))}" if silent else "one"
     of = f"{who} of {dist.get_world_size()} processes"
-    what = f"{of} ended or hangs" + (f", in step {step}" if step is not None else "")
+    how = how_children_ended(trainer)
+    what = f"{of} ended or hangs" + (f", in step {step}" if step is not None else "") + (f": {how}" if how else "")
     return FmctError(
         what,
         f"process {dist.get_rank()}, which waited at most {timeout_s} s for it (trainer.timeout_s)",
@@ -77,23 +84,3 @@ def is_child(trainer: L.Trainer) -> bool:
     """Say whether Lightning's first process started this one, and says how the run ended."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
     return isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
-
-
-def end_children(trainer: L.Trainer) -> None:
-    """End the processes that this one has started, if they don't by themselves; nobody else would.
-
-    Lightning's observer kills this process too as soon as one of them fails: not any more, for it ends anyway, and is
-    to say why.
-    """
-    launcher = trainer.strategy.launcher
-    if not isinstance(launcher, _SubprocessScriptLauncher):
-        return
-    for thread in threading.enumerate():
-        if isinstance(thread, _ChildProcessObserver):
-            thread._child_processes = []
-    for process in launcher.procs:
-        try:
-            process.wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

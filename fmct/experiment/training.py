@@ -6,7 +6,8 @@ from pathlib import Path
 
 import lightning as L
 
-from fmct.callbacks.companions import end_children, explained, is_child
+from fmct.callbacks.children import end_children
+from fmct.callbacks.companions import explained, is_child
 from fmct.callbacks.preemption import Stopped
 from fmct.console.errors import ExitCode, FmctError
 from fmct.data.datamodule import ScanDataModule
@@ -36,7 +37,9 @@ def train(trainer: L.Trainer, task: Task, data: ScanDataModule, checkpoint: Path
         raise
     except BaseException as error:
         timeout_s = task.setting.record["trainer"]["timeout_s"]
-        told = of_loaders(error, trainer) or explained(error, timeout_s) if isinstance(error, RuntimeError) else None
+        told = None
+        if isinstance(error, RuntimeError):
+            told = of_loaders(error, trainer) or explained(error, trainer, timeout_s)
         end_children(trainer)
         if told is None:
             raise
