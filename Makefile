@@ -17,7 +17,8 @@ UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
             nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo headline test test-slow check lint types smoke bench pretrain finetune report tensorboard clean
+.PHONY: help setup demo headline test test-slow check lint types smoke bench pretrain finetune submit report tensorboard \
+        clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -97,6 +98,10 @@ define fit
 	@test -n "$(EXP)" || { echo "name an experiment: make $(1) EXP=name, one of:"; ls experiments/*.yaml | sed 's#experiments/\(.*\)\.yaml#  \1#'; exit 2; }
 	@$(BIN)/python -m fmct.fit --config experiments/$(EXP).yaml $(ARGS)
 endef
+
+submit: $(STAMP) ## hand experiments/EXP.yaml to SLURM: NODES=2 ARGS="--slurm partition=gpu,gpus=8,cores=12,walltime=24:00:00"
+	@test -n "$(EXP)" || { echo "name an experiment: make $@ EXP=name, one of:"; ls experiments/*.yaml | sed 's#experiments/\(.*\)\.yaml#  \1#'; exit 2; }
+	@$(BIN)/python -m fmct.submit --config experiments/$(EXP).yaml --config experiments/overlays/slurm.yaml --nodes $(or $(NODES),1) $(ARGS)
 
 report: $(STAMP) ## compare the finished runs in runs/: runs/report.html
 	@test -n "$(RUNS)" || { echo "no finished run in runs/; name some: make report RUNS=\"folder folder\""; exit 2; }

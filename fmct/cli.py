@@ -22,6 +22,7 @@ COMMANDS = {
     "cache": "what is in a cache; remove volumes, or export them as NIfTI",
     "qc": "quality control of a cache in one HTML page",
     "fit": "pretrain or adapt a model as an experiment file says",
+    "submit": "hand a run to SLURM, in a job that goes on until it is done",
     "fewshot": "curves of what a few labeled patients give, for several initializations",
     "sweep": "a grid of runs in one file: locally or as SLURM arrays; transfer matrices, scaling studies",
     "evaluate": "predictions.parquet and metrics.json of a run on a manifest",
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: unknown command {name}\n  in the command line of `fmct`\n  Fix: {fix}", file=sys.stderr)
         return int(ExitCode.USAGE)
     module = importlib.import_module(f"fmct.{name.replace('-', '_')}")
-    if name == "fit":  # its flags are the experiment's keys
+    if name in {"fit", "submit"}:  # their flags are the experiment's keys
         return int(module.main(arguments[1:]))
     return run_command(module.COMMAND, arguments[1:])
 

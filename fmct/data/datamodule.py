@@ -44,6 +44,9 @@ class DataConfig(Config):
     batch_size: int = Field(gt=0, description="scans per device and batch")
     workers: int = Field(0, ge=0, description="loader processes per device; 0 loads in the training process")
     prefetch_batches: int = Field(2, gt=0, description="batches that each loader process reads ahead")
+    timeout_s: int = Field(
+        600, ge=0, description="seconds that a batch of the loader processes is waited for; 0: for ever"
+    )
     train_splits: tuple[Split, ...] = Field(("train",), min_length=1, description='"" stands for rows without a split')
     val_splits: tuple[Split, ...] = Field(("val",), description="empty: no validation")
     soft_labels: bool = Field(
@@ -216,6 +219,7 @@ class ScanDataModule(L.LightningDataModule):
             prefetch_batches=self.config.prefetch_batches,
             pin_memory=device is not None and device.type == "cuda",
             seed=self.seed,
+            timeout_s=self.config.timeout_s,
         )
         if self.trainer:
             file = Path(self.trainer.default_root_dir) / QUARANTINE

@@ -19,6 +19,7 @@ from fmct.evaluation.probes import Candidate, Labeled, fit_logistic
 from fmct.evaluation.wording import count
 from fmct.experiment.frozen import device_of, embedded, encoder_of
 from fmct.experiment.probe_choice import choose, mode_of, written
+from fmct.experiment.provenance import inputs_of, record_part
 from fmct.experiment.runs import begin, is_finished, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.models.packaged import PackagedModel, save_package
@@ -59,6 +60,7 @@ def fit_probe(experiment: Experiment, *, fresh: bool = False) -> Path:
         + (f", {len(data.val)} for validation" if data.val else "")
         + "; optimizer, callbacks, crops and intensity have no part in it"
     )
+    record_part(start.folder, **inputs_of(experiment, data))
     left_out = data.left_out if isinstance(data, FeatureDataModule) else 0
     if left_out:
         say(f"{count(left_out, 'scan')} left out: the table doesn't have them")
