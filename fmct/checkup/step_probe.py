@@ -158,7 +158,7 @@ def seconds_to_read(data: ScanDataModule, budget_s: float) -> float:
 
 def step(experiment: Experiment, data: ScanDataModule, batch_size: int) -> tuple[float, float]:
     """Take steps of some size on one device; return the seconds of the last, and the most memory in bytes."""
-    from fmct.fit import quiet_lightning
+    from fmct.experiment.preparing import quiet_lightning
 
     quiet_lightning()
     if torch.cuda.is_available():
