@@ -155,7 +155,8 @@ DEMO = Size(
 )
 
 SEEDS = (42, 43, 44)
-PATCHES = ("--backbone.patch_voxels=6",)
+PATCHES = {kind: (f"--backbone.patch_voxels={edge}",) for kind, edge in {"mae": 6, "dino": 8, "joint": 8}.items()}
+"""As the experiments of pretraining have them."""
 SHARES_OF_SCANS = {"10": 0.1, "33": 0.33}
 """The curve over unlabeled scans: percent, beside all of them."""
 LONG = ("--trainer.max_epochs=40",)
@@ -185,12 +186,12 @@ HEADLINE = Size(
     ),
     adaptation=(
         *(
-            Adaptation(f"probe_{kind}", "demo/probe.yaml", 60, f"pretrain_{kind}_{SEEDS[0]}", PATCHES)
+            Adaptation(f"probe_{kind}", "demo/probe.yaml", 60, f"pretrain_{kind}_{SEEDS[0]}", PATCHES[kind])
             for kind in ("mae", "dino", "joint")
         ),
-        Adaptation("probe_random", "demo/probe.yaml", 60, "", PATCHES),
-        Adaptation("finetune_mae", "demo/finetune.yaml", 900, f"pretrain_mae_{SEEDS[0]}", (*PATCHES, *LONG)),
-        Adaptation("scratch", "demo/scratch.yaml", 900, "", (*PATCHES, *LONG)),
+        Adaptation("probe_random", "demo/probe.yaml", 60, "", PATCHES["mae"]),
+        Adaptation("finetune_mae", "demo/finetune.yaml", 900, f"pretrain_mae_{SEEDS[0]}", (*PATCHES["mae"], *LONG)),
+        Adaptation("scratch", "demo/scratch.yaml", 900, "", (*PATCHES["mae"], *LONG)),
         Adaptation("cnn", "demo/cnn.yaml", 600, "", LONG),
     ),
     shots=(8, 32),
