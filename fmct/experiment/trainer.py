@@ -63,7 +63,7 @@ class TrainerConfig(Config):
         2, gt=0, description="newest checkpoints kept: where one is damaged, the run goes on from the one before"
     )
     timeout_s: int = Field(
-        1800, gt=0, description="seconds that processes (ddp, fsdp2) wait for one that died or hangs before all end"
+        1800, gt=0, description="seconds that processes (ddp, fsdp2) wait for one that starts, hangs or died"
     )
     keep: Literal["last", "best"] = Field(
         "last",
