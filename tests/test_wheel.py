@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -30,21 +31,21 @@ def test_a_wheel_holds_the_experiments_and_runs_from_a_clean_environment(tmp_pat
     assert not [name for name in names if name.startswith("tests/")]
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "-c", REPOSITORY / "constraints.txt"]
-    subprocess.run([*install, "torch"], check=True, cwd=tmp_path)
-    subprocess.run([*install, wheel], check=True, cwd=tmp_path)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+    def said(*words: object) -> str:
+        done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+        return done.stdout
+
+    for package in ("torch", wheel):
+        said(python, "-m", "pip", "install", "-q", "-c", REPOSITORY / "constraints.txt", package)
     run = tmp_path / "env" / "bin" / "fmct"
-    version = subprocess.run([run, "--version"], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
-    assert version.strip() in wheel.name
-    code = "from fmct.experiment.shipped import experiments_folder as f; print(f())"
-    found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
-    assert Path(found.strip()).name == "shipped_experiments"
-    config = Path(found.strip()) / "pretrain_mae_smoke.yaml"
-    said = subprocess.run(
-        [run, "fit", "--config", config, "--print-config"], check=True, capture_output=True, text=True
-    )
-    assert "mask_ratio: 0.75" in said.stdout
-    subprocess.run([run, "doctor"], check=True, cwd=tmp_path)
+    assert said(run, "--version").strip() in wheel.name
+    folder = Path(said(python, "-c", "from fmct.experiment.shipped import experiments_folder as f; print(f())").strip())
+    assert folder.name == "shipped_experiments"
+    printed = said(run, "fit", "--config", folder / "pretrain_mae_smoke.yaml", "--print-config")
+    assert "mask_ratio: 0.75" in printed
+    assert "Ready" in said(run, "doctor")
 
 
 def commit(folder: Path) -> None:
