@@ -125,15 +125,17 @@ class Export(Command):
 
     def _copy(self) -> None:
         """Copy the run's package, or make one of its last checkpoint."""
-        from fmct.experiment.runs import LAST
+        from fmct.experiment.checkpoint_folder import CheckpointFolder
+        from fmct.experiment.runs import CHECKPOINTS
         from fmct.models.package_files import CARD, CONFIG, SUMS, TRAINING, WEIGHTS, check_sums, package_folder
 
-        checkpoint = self.run_folder / LAST
-        if checkpoint.exists() and not (self.run_folder / "weights" / CONFIG).exists():
-            from fmct.experiment.weights import export_checkpoint
+        if not (self.run_folder / "weights" / CONFIG).exists():
+            checkpoint = CheckpointFolder(self.run_folder / CHECKPOINTS).newest_sound(aloud=True)
+            if checkpoint is not None:
+                from fmct.experiment.weights import export_checkpoint
 
-            export_checkpoint(checkpoint, self.out)
-            return
+                export_checkpoint(checkpoint, self.out)
+                return
         source = package_folder(self.run_folder)
         check_sums(source)
         self.out.mkdir(parents=True, exist_ok=True)
