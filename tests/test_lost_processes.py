@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from test_resume import Case, arguments
 
 PLAIN = Case("mae", 0, 0, 0, 0)
 TIMEOUT_S = 6
-SECONDS_TO_END = TIMEOUT_S + 30
+SECONDS_TO_END = TIMEOUT_S + 60
 """What both processes take at most, on a busy machine: starting and the steps before the fault among them."""
 FAULTS = {"raises": "raises", "dies": "dies", "hangs": "hangs", "asked": "SIGTERM to one"}
 EXPERIMENT = Path(PLAIN.folder) / PLAIN.experiment
@@ -59,3 +61,26 @@ def test_one_process_is_asked_and_both_end_after_the_same_step(outcomes: dict[st
     assert ended["out"].count("ended by") == 1
     checkpoints = folder / "asked" / EXPERIMENT / "checkpoints"
     assert (checkpoints / "last.ckpt").readlink() == Path("step0000003.ckpt")
+
+
+WAITING_FOR_A_CHILD = """
+import subprocess, sys, time
+from fmct.callbacks import children
+children.SECONDS_OF_GRACE = 0.2
+pair = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]) for _ in range(2)]
+print(pair[1].pid, flush=True)
+children.ChildWatch(pair).start()
+pair[0].kill()
+time.sleep(300)
+"""
+
+
+def test_a_process_whose_child_was_killed_says_so_and_takes_the_others_along() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WAITING_FOR_A_CHILD], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: process 1 (pid ")
+    assert "was killed by SIGKILL" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not Path(f"/proc/{int(ended.stdout)}").exists()
