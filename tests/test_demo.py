@@ -21,10 +21,11 @@ from fmct.demo.clock import Clock, Record
 from fmct.demo.conclusion import against_scratch, verdicts
 from fmct.demo.outcome import Outcome, outcomes
 from fmct.demo.sizes import DEMO, HEADLINE, LABELS, QUICK, SITES, SIZES
-from fmct.demo.stages import EXPERIMENTS, Plan, Stage
+from fmct.demo.stages import Plan, Stage
 from fmct.evaluation.comparison import paired_difference
 from fmct.evaluation.seed_means import SeedMean
 from fmct.experiment.loading import load_experiment
+from fmct.experiment.shipped import experiments_folder
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def test_the_three_sizes_are_one_design() -> None:
         assert {"scratch", "cnn", "finetune_mae", "probe_random"} <= {one.name for one in size.adaptation}
         assert {one.weights for one in size.adaptation} - {""} <= {one.name for one in size.pretraining}
         assert set(size.tuned) <= {one.name for one in size.pretraining}
-        assert (EXPERIMENTS / size.shot_config).exists()
+        assert (experiments_folder() / size.shot_config).exists()
     assert len({one.probe for one in HEADLINE.pretraining if "percent" in one.probe}) == 2
 
 

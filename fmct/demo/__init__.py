@@ -43,13 +43,11 @@ class Demo(Command):
         from fmct.demo.conclusion import conclusion
         from fmct.demo.outcome import outcomes
         from fmct.demo.sizes import SIZES
-        from fmct.demo.stages import EXPERIMENTS, Plan
+        from fmct.demo.stages import Plan
         from fmct.demo.table import write_table
         from fmct.evaluation.wording import duration
         from fmct.experiment.runs import set_aside
 
-        if not EXPERIMENTS.is_dir():
-            raise UsageError("the experiment files aren't there", EXPERIMENTS, "run the demo from a clone of fmct")
         out = self.out or Path("runs") / self.size
         if self.fresh and out.exists():
             print(f"the earlier demo is now in {set_aside(out)}")

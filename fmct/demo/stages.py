@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmct.demo.sizes import LABELS, SITES, Adaptation, Pretraining, Size
+from fmct.experiment.shipped import experiments_folder
 
-EXPERIMENTS = Path(__file__).resolve().parent.parent.parent / "experiments"
 VOXELS, SPACING_MM = 48, 4.5
 STUDY = "fewshot"
 AWAY = "away"
@@ -152,7 +152,7 @@ class Plan:
             "--trainer.runs",
             str(self.out),
         )
-        return ("fit", "--config", str(EXPERIMENTS / config), "--name", name, *where, *flags)
+        return ("fit", "--config", str(experiments_folder() / config), "--name", name, *where, *flags)
 
     def _pretraining(self) -> Iterator[Stage]:
         for one in self.size.pretraining:
@@ -167,14 +167,14 @@ class Plan:
     def _few_shot(self) -> Stage:
         size = self.size
         named = {one.name: one for one in size.pretraining}
-        starts = ["--init", "scratch", "--init", f"cnn={EXPERIMENTS / 'demo' / 'fewshot_cnn.yaml'}"]
+        starts = ["--init", "scratch", "--init", f"cnn={experiments_folder() / 'demo' / 'fewshot_cnn.yaml'}"]
         for name in size.tuned:
             starts += ["--init", f"{tuned_name(named[name])}={self.run(name)}"]
         for one in size.pretraining:
             starts += ["--probe", f"{one.probe}={self.run(one.name)}"]
         groups = [word for name, sites in self.groups.items() for word in ("--group", f"{name}={'+'.join(sites)}")]
         command = [
-            *("fewshot", "--config", str(EXPERIMENTS / size.shot_config), "--config", str(self.overlay)),
+            *("fewshot", "--config", str(experiments_folder() / size.shot_config), "--config", str(self.overlay)),
             *("--shots", ",".join(map(str, size.shots)), "--seeds", str(size.draws)),
             *("--labels", ",".join(size.shot_labels), "--name", STUDY, "--runs", str(self.out), "--batch-size", "16"),
             *starts,
