@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from fmct.console.command import Command
-from fmct.console.errors import ExitCode, FmctError, UsageError
+from fmct.console.errors import ExitCode, FmctError
 
 if TYPE_CHECKING:
     from fmct.demo.clock import Clock
