@@ -50,6 +50,7 @@ def test_kill_9_in_save(tmp_path: Path, kills: int) -> None:
         child = os.fork()
         if child == 0:
             try:
+                torch.set_num_threads(1)  # after a fork, the threads of OpenMP are gone, and waited for
                 os.close(told)
                 for step in range(reached + 1, 10**6):
                     save(folder, step)

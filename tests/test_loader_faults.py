@@ -13,6 +13,7 @@ import torch
 from conftest import TinyCohort
 
 from fmct.console.errors import FmctError
+from fmct.data import worker_watch
 from fmct.data.cached_rows import cached_rows
 from fmct.data.dataset import ScanDataset
 from fmct.data.loader import ScanLoader, scan_loader
@@ -62,6 +63,23 @@ def test_loader_worker_killed(loader: ScanLoader, tiny: TinyCohort) -> None:
     assert raised.value.what.endswith("at scan scan005")
     assert raised.value.where == str(VolumeCache.open(tiny.cache).volume_path("scan005"))
     assert "memory" in raised.value.fix
+
+
+@pytest.mark.parametrize("loader", [die], indirect=True)
+def test_a_death_that_no_signal_tells_of_is_noticed_long_before_the_time_out(
+    loader: ScanLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_watch, "SECONDS_BETWEEN_LOOKS", 0.2)
+    loader.timeout = 600
+    batches = iter(loader)
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    start = time.monotonic()
+    try:
+        with pytest.raises(FmctError, match=r"loader process 0 \(pid \d+\) exited unexpectedly, at scan scan005"):
+            list(batches)
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize("loader", [hang], indirect=True)

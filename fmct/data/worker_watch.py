@@ -6,8 +6,9 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from fmct.data.dataset import Batch, ScanDataset
 PID, ROW, SINCE = range(3)
 NOTHING = -1.0
 NAMED = 4
+SECONDS_BETWEEN_LOOKS = 5.0
 LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(.*)", re.DOTALL)
 LATE = re.compile(r"DataLoader timed out after (\d+)")
 LOOK = "look at this file (`fmct preprocess --verify` reads it alone)"
@@ -77,6 +79,8 @@ class Watched(Iterator[Batch]):
         self.batches = batches
         self.reading = reading
         self.data = data
+        if getattr(batches, "_timeout", 0) > 0:
+            batches._try_get_data = partial(looking_at_workers, batches._try_get_data)
 
     def __next__(self) -> Batch:
         try:
@@ -109,6 +113,27 @@ class Watched(Iterator[Batch]):
             if worker.is_alive():
                 worker.kill()
             worker.join()
+
+
+def looking_at_workers(try_get_data: Callable[[float], tuple[bool, Any]], timeout_s: float) -> tuple[bool, Any]:
+    """Wait for a batch in turns, after each of which torch looks whether its workers live.
+
+    With a time-out torch looks only once that is over: a death whose signal is lost, because something else handles
+    SIGCHLD, would be noticed as late as a worker that hangs.
+
+    Args:
+        try_get_data: of torch's iterator; it raises when a worker is dead.
+        timeout_s: how long in all.
+
+    Returns:
+        Whether there is a batch, and the batch, as torch's iterator does.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        found = try_get_data(min(left, SECONDS_BETWEEN_LOOKS))
+        if found[0] or left <= SECONDS_BETWEEN_LOOKS:
+            return found
 
 
 def lost(error: RuntimeError, reading: Reading, data: ScanDataset) -> FmctError | None:
