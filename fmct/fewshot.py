@@ -28,13 +28,10 @@ if TYPE_CHECKING:
 class Fewshot(Command):
     """Few-shot curves: learn from k positive and k negative patients of each label, from several initializations.
 
-    Patients are drawn without replacement: the same ones for all initializations of a seed, those of a smaller k among
-    those of a larger one. All runs are evaluated on the same test scans. Writes RUNS/NAME/fewshot.parquet (every run)
-    and fewshot.json (means over seeds with intervals, and differences to scratch); each trained run has its folder
-    there, with its predictions; those of probes (--probe, or an experiment of mode logreg or knn) are in
-    probes.parquet: scans are embedded once, and hundreds of draws take seconds. Run again, it does only what is left.
+    Patients are the same ones for all initializations of a seed, those of a smaller k among those of a larger one; all
+    are tested on the same scans. Writes RUNS/NAME/fewshot.parquet (every run) and fewshot.json (means over seeds with
+    intervals, and differences to scratch), and the predictions. Probes embed scans once: hundreds of draws take seconds.
 
-    Example: fmct fewshot --config experiments/fewshot_cq500.yaml --init mae=runs/pretrain_mae_vitb --init scratch
     Example: fmct fewshot --config experiments/fewshot_cq500.yaml --init scratch --probe mae=runs/pretrain_mae_vitb
     """
 

@@ -7,14 +7,15 @@ import contextlib
 import importlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import shtab
 
 from fmct.console.command import Command, PathsAsGiven
 
 SHELLS = ("bash", "zsh")
-FIT = "fit"
+OF_EXPERIMENTS = {"fit", "submit"}
+"""Commands whose flags are the experiment's keys."""
 
 
 def completion(shell: str, commands: Mapping[str, str]) -> str:
@@ -30,8 +31,8 @@ def completion(shell: str, commands: Mapping[str, str]) -> str:
     for name, does in commands.items():
         module = importlib.import_module(f"fmct.{name.replace('-', '_')}")
         added = subparsers.add_parser(name, help=does)
-        if name == FIT:
-            add_flags_of_fit(added)
+        if name in OF_EXPERIMENTS:
+            add_keys_of_experiments(added, module.parse)
         else:
             add_flags(added, module.COMMAND)
     return str(shtab.complete(parser, shell=shell))
@@ -48,11 +49,10 @@ def add_flags(parser: argparse.ArgumentParser, command: type[Command]) -> None:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
 
 
-def add_flags_of_fit(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the flags of `fmct fit`: its own, as its help lists them, and every key of an experiment file."""
+def add_keys_of_experiments(parser: argparse.ArgumentParser, parse: Callable[[Sequence[str]], object]) -> None:
+    """Give a parser a command's own flags, as its help lists them, and every key of an experiment file."""
     from fmct.experiment.flags import known_fields
     from fmct.experiment.schema import Experiment
-    from fmct.fit import parse
 
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
