@@ -30,7 +30,7 @@ class Fewshot(Command):
 
     Patients are the same ones for all initializations of a seed, those of a smaller k among those of a larger one; all
     are tested on the same scans. Writes RUNS/NAME/fewshot.parquet (every run) and fewshot.json (means over seeds with
-    intervals, and differences to scratch), and the predictions. Probes embed scans once: hundreds of draws take seconds.
+    intervals, and differences to scratch), and the predictions. Probes embed scans once: many draws take seconds.
 
     Example: fmct fewshot --config experiments/fewshot_cq500.yaml --init scratch --probe mae=runs/pretrain_mae_vitb
     """
