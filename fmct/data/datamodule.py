@@ -95,6 +95,7 @@ class ScanDataModule(L.LightningDataModule):
 
     Attributes:
         least: scans that a training batch can't do without: the batch norm of a classifier's head needs two.
+        loaders: that were made, whose processes `end_loaders` ends.
     """
 
     train: ScanDataset
@@ -106,6 +107,7 @@ class ScanDataModule(L.LightningDataModule):
         self.labels = tuple(labels)
         self.seed = seed
         self.least = 2 if labels else 1
+        self.loaders: list[ScanLoader] = []
         self._open()
         frame = read_manifest(config.manifest)
         if config.sites is not None:
@@ -226,7 +228,13 @@ class ScanDataModule(L.LightningDataModule):
             together = device if shard.world_size > 1 else None
             quarantine = Quarantine(file, max_bad_scans, self.least, shard.rank, together)
             loader.admit = partial(self._admit, quarantine)
+        self.loaders.append(loader)
         return loader
+
+    def end_loaders(self) -> None:
+        """End the processes of all loaders that were made."""
+        while self.loaders:
+            self.loaders.pop().end()
 
     def _admit(self, quarantine: Quarantine, batch: Batch) -> Batch:
         assert self.trainer is not None

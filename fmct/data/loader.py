@@ -36,6 +36,16 @@ class ScanLoader(StatefulDataLoader):  # type: ignore[misc]
         """Start the workers, and return their batches as `admit` lets them through."""
         return map(self.admit, Watched(super().__iter__(), self.reading, self.dataset))
 
+    def end(self) -> None:
+        """End the workers, if there are any.
+
+        At its exit Python asks each of them once, by SIGTERM, and then waits; but they live on after the first one, see
+        `leave_signals_to_the_trainer`. Lightning ends those of torch's own loaders only.
+        """
+        end: Callable[[], None] | None = getattr(self.__dict__["_iterator"], "_shutdown_workers", None)
+        if end:
+            end()
+
 
 def scan_loader(
     data: ScanDataset,

@@ -11,7 +11,6 @@ from fmct.callbacks.companions import explained, is_child
 from fmct.callbacks.preemption import Stopped
 from fmct.console.errors import ExitCode, FmctError
 from fmct.data.datamodule import ScanDataModule
-from fmct.data.loader import ScanLoader
 from fmct.data.worker_watch import lost
 from fmct.tasks.base import Task
 
@@ -39,18 +38,19 @@ def train(trainer: L.Trainer, task: Task, data: ScanDataModule, checkpoint: Path
         timeout_s = task.setting.record["trainer"]["timeout_s"]
         told = None
         if isinstance(error, RuntimeError):
-            told = of_loaders(error, trainer) or explained(error, trainer, timeout_s)
+            told = of_loaders(error, data) or explained(error, trainer, timeout_s)
         end_children(trainer)
         if told is None:
             raise
         raise told from error
+    finally:
+        data.end_loaders()
 
 
-def of_loaders(error: RuntimeError, trainer: L.Trainer) -> FmctError | None:
+def of_loaders(error: RuntimeError, data: ScanDataModule) -> FmctError | None:
     """Return what an error that torch raised for a lost loader process means; None: it is another one."""
-    for loader in (trainer.train_dataloader, trainer.val_dataloaders):
-        if isinstance(loader, ScanLoader):
-            told = lost(error, loader.reading, loader.dataset)
-            if told is not None:
-                return told
+    for loader in data.loaders:
+        told = lost(error, loader.reading, loader.dataset)
+        if told is not None:
+            return told
     return None
