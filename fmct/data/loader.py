@@ -27,24 +27,26 @@ class ScanLoader(StatefulDataLoader):  # type: ignore[misc]
     Attributes:
         admit: looks at every batch, in the training process, for scans that could not be read.
         reading: what the workers are reading.
+        watched: the batches of the present epoch.
     """
 
     admit: Callable[[Batch], Batch] = staticmethod(refuse)
     reading: Reading
+    watched: Watched | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         """Start the workers, and return their batches as `admit` lets them through."""
-        return map(self.admit, Watched(super().__iter__(), self.reading, self.dataset))
+        self.watched = Watched(super().__iter__(), self.reading, self.dataset)
+        return map(self.admit, self.watched)
 
     def end(self) -> None:
         """End the workers, if there are any.
 
         At its exit Python asks each of them once, by SIGTERM, and then waits; but they live on after the first one, see
-        `leave_signals_to_the_trainer`. Lightning ends those of torch's own loaders only.
+        `leave_signals_to_the_trainer`. Lightning, when it is done, only forgets the iterator.
         """
-        end: Callable[[], None] | None = getattr(self.__dict__["_iterator"], "_shutdown_workers", None)
-        if end:
-            end()
+        if self.num_workers and self.watched is not None:
+            self.watched.end_workers()
 
 
 def scan_loader(

@@ -79,7 +79,9 @@ class Watched(Iterator[Batch]):
         self.batches = batches
         self.reading = reading
         self.data = data
-        if getattr(batches, "_timeout", 0) > 0:
+        if getattr(batches, "_timeout", 0) > 0 and not isinstance(
+            batches._try_get_data, partial
+        ):  # once for all epochs
             batches._try_get_data = partial(looking_at_workers, batches._try_get_data)
 
     def __next__(self) -> Batch:
@@ -97,7 +99,7 @@ class Watched(Iterator[Batch]):
         if match is None:
             return None
         slowest = self.reading.slowest()
-        self._end_workers()
+        self.end_workers()
         named = ", ".join(f"{self.data.scan_id(row)} ({seconds:.0f} s)" for _, row, seconds in slowest[:NAMED])
         at = f"the loader is at scan {named}" if named else "no loader process reads a scan"
         return FmctError(
@@ -106,7 +108,7 @@ class Watched(Iterator[Batch]):
             f"{LOOK}, or at the disk; if that is only slow, raise data.timeout_s",
         )
 
-    def _end_workers(self) -> None:
+    def end_workers(self) -> None:
         """End the workers, also those that hear no signal but SIGKILL: the process would wait for them at its end."""
         self.batches._shutdown_workers()
         for worker in self.batches._workers:
