@@ -6,30 +6,55 @@ STAMP  := $(VENV)/.installed
 EXP    ?=
 RUNS   ?= $(patsubst %/environment.json,%,$(wildcard runs/*/environment.json))
 ARGS   ?=
+QUICK  ?=
 # Where pip should look for torch, if not where it looks by itself (for example PyTorch's CPU wheel index).
 TORCH_INDEX ?=
 
+PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
+# Not in requirements.lock: which wheel of torch is right, and what it needs for CUDA, depends on the machine.
+UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+            nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
+            nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types smoke bench pretrain finetune report tensorboard clean
+.PHONY: help setup demo headline test test-slow check lint types smoke bench pretrain finetune submit report tensorboard \
+        clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
 	@echo "  EXP=name means experiments/name.yaml; more flags through ARGS, as in ARGS=\"--trainer.devices 8\""
 
-setup: $(STAMP) ## make the environment in .venv, pinned by constraints.txt
+setup: $(STAMP) ## make the environment in .venv, pinned by requirements.lock, with hashes
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "fmct needs Python 3.11 to 3.13, this is %d.%d; choose one: make setup PYTHON=python3.11" % v)'
 	@echo "setting up $(VENV) (a minute or two) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,slurm]'
+	@$(PIP) --require-hashes --no-deps -r requirements.lock
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip check
 	@$(BIN)/python -c 'import torch; print("torch", torch.__version__, "with CUDA" if torch.version.cuda else "for the CPU")'
 	@touch $@
 
-demo: $(STAMP) ## synthetic cohort -> index -> preprocess -> pretrain -> adapt -> runs/demo/report.html
-	@$(BIN)/fmct demo $(ARGS)
+.PHONY: lock audit
+lock: $(STAMP) ## write requirements.lock: the versions of constraints.txt with the hash of every file
+	@$(PIP) -c constraints.txt uv
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --universal --python-version 3.11 --generate-hashes \
+		-c constraints.txt $(UNLOCKED:%=--no-emit-package %) --no-annotate --custom-compile-command "make lock" \
+		-q -o requirements.lock
+	@grep -c '==' requirements.lock | sed 's/$$/ packages with hashes in requirements.lock/'
+
+audit: $(STAMP) ## look up known vulnerabilities of everything in requirements.lock
+	@$(PIP) -c constraints.txt pip-audit
+	@.ci/audit $(BIN)/pip-audit
+
+demo: $(STAMP) ## synthetic cohort -> pretrain -> adapt -> test elsewhere -> runs/demo/report.html; QUICK=1: in minutes, to see it work
+	@$(BIN)/fmct demo $(if $(QUICK),--size quick) $(ARGS)
+
+headline: $(STAMP) ## the same design with three seeds and more scans -> runs/headline/table.md; hours, goes on when run again
+	@$(BIN)/fmct demo --size headline $(ARGS)
 
 # All tests also write down what they cover, so that `make check` needn't run them again while no file has changed.
 PYTEST  := $(BIN)/python -m pytest -n auto --dist loadfile
@@ -57,8 +82,8 @@ test-coverage: .coverage
 .coverage: $(STAMP) $(shell find fmct tests experiments -type f -not -path '*/__pycache__/*') README.md CONTRIBUTING.md
 	@$(COVERED)
 
-smoke: $(STAMP) ## the smoke experiments, end to end on synthetic scans, in a minute
-	@$(BIN)/fmct demo --smoke --out runs/smoke $(ARGS)
+smoke: $(STAMP) ## every part, end to end on a handful of synthetic scans, in two minutes
+	@$(BIN)/fmct demo --size quick --out runs/smoke $(ARGS)
 
 bench: $(STAMP) ## measure this machine, as ratios to a stated baseline
 	@$(BIN)/fmct bench $(or $(SUBJECT),preprocess) $(ARGS)
@@ -73,6 +98,10 @@ define fit
 	@test -n "$(EXP)" || { echo "name an experiment: make $(1) EXP=name, one of:"; ls experiments/*.yaml | sed 's#experiments/\(.*\)\.yaml#  \1#'; exit 2; }
 	@$(BIN)/python -m fmct.fit --config experiments/$(EXP).yaml $(ARGS)
 endef
+
+submit: $(STAMP) ## hand experiments/EXP.yaml to SLURM: NODES=2 ARGS="--slurm partition=gpu,gpus=8,cores=12,walltime=24:00:00"
+	@test -n "$(EXP)" || { echo "name an experiment: make $@ EXP=name, one of:"; ls experiments/*.yaml | sed 's#experiments/\(.*\)\.yaml#  \1#'; exit 2; }
+	@$(BIN)/python -m fmct.submit --config experiments/$(EXP).yaml --config experiments/overlays/slurm.yaml --nodes $(or $(NODES),1) $(ARGS)
 
 report: $(STAMP) ## compare the finished runs in runs/: runs/report.html
 	@test -n "$(RUNS)" || { echo "no finished run in runs/; name some: make report RUNS=\"folder folder\""; exit 2; }

@@ -5,13 +5,17 @@ Importing the package is cheap: torch is imported by the first call that needs i
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fmct.models.packaged import PackagedModel
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("fmct")  # of the newest git tag when it was installed
+except PackageNotFoundError:  # run from a folder that was never installed
+    __version__ = "0+unknown"
 __all__ = ["__version__", "load"]
 
 

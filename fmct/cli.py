@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from fmct import __version__
+from fmct.console.command import exit_code
 from fmct.console.command import main as run_command
-from fmct.console.errors import ExitCode, nearest
+from fmct.console.errors import ExitCode, UsageError, nearest
 from fmct.console.leaving import leave
 
 COMMANDS = {
-    "demo": "synthetic cohort to report.html on a laptop CPU, in minutes",
+    "demo": "synthetic cohort to report.html and what it shows, on a laptop CPU",
     "phantom": "write synthetic head CTs with known findings as DICOM and NIfTI files",
     "index": "find scans, choose and reject them; write the manifest and rejects.csv",
     "label": "add label columns to a manifest",
@@ -21,6 +22,7 @@ COMMANDS = {
     "cache": "what is in a cache; remove volumes, or export them as NIfTI",
     "qc": "quality control of a cache in one HTML page",
     "fit": "pretrain or adapt a model as an experiment file says",
+    "submit": "hand a run to SLURM, in a job that goes on until it is done",
     "fewshot": "curves of what a few labeled patients give, for several initializations",
     "sweep": "a grid of runs in one file: locally or as SLURM arrays; transfer matrices, scaling studies",
     "evaluate": "predictions.parquet and metrics.json of a run on a manifest",
@@ -29,7 +31,9 @@ COMMANDS = {
     "predict": "probabilities of new scans, and maps of what they rest on",
     "similar": "the scans most like one, by their embeddings",
     "report": "compare runs in one HTML file",
-    "export": "write a run's weights as a portable package",
+    "export": "write a run's weights as a package, with a card; check it for release; ONNX; hub",
+    "doctor": "what would not work on this machine, and how to mend it",
+    "schema": "the JSON schema of experiment files, for editors",
     "bench": "measure this machine, as ratios to a stated baseline in one run",
     "import-reference": "turn a published FM-HCT checkpoint into a weight package",
 }
@@ -45,6 +49,8 @@ def usage() -> str:
             "usage: fmct COMMAND [options]        (fmct COMMAND --help shows a command's options)",
             "",
             *lines,
+            "",
+            'completion of flags: eval "$(fmct --print-completion bash)", or zsh',
         ]
     )
 
@@ -58,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(__version__)
         return int(ExitCode.DONE)
+    if arguments[0] == "--print-completion":
+        return exit_code(lambda: print_completion(arguments[1:]), debug=False)
     name = arguments[0]
     if name not in COMMANDS:
         guess = nearest(name, COMMANDS)
@@ -65,9 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: unknown command {name}\n  in the command line of `fmct`\n  Fix: {fix}", file=sys.stderr)
         return int(ExitCode.USAGE)
     module = importlib.import_module(f"fmct.{name.replace('-', '_')}")
-    if name == "fit":  # its flags are the experiment's keys
+    if name in {"fit", "submit"}:  # their flags are the experiment's keys
         return int(module.main(arguments[1:]))
     return run_command(module.COMMAND, arguments[1:])
+
+
+def print_completion(shells: Sequence[str]) -> ExitCode:
+    """Print a script that completes commands and flags.
+
+    Raises:
+        UsageError: when the shell isn't named, or not known.
+    """
+    from fmct.console.completion import SHELLS, completion
+
+    if len(shells) != 1 or shells[0] not in SHELLS:
+        raise UsageError("no such shell", "fmct --print-completion SHELL", f"name one of {', '.join(SHELLS)}")
+    print(completion(shells[0], COMMANDS))
+    return ExitCode.DONE
 
 
 def entry() -> None:

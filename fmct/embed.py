@@ -33,6 +33,9 @@ class Embed(ScanInputs):
         "cls",
         description="what stands for a scan: its CLS token, or what its patches share; + is twice as wide",
     )
+    projector: Path | None = Field(
+        None, description="also lay them out for TensorBoard's embedding projector, in this folder of events"
+    )
 
     def run(self) -> ExitCode:
         """Embed and write the table."""
@@ -70,6 +73,11 @@ class Embed(ScanInputs):
         with atomic_path(self.out) as temporary:
             table.to_parquet(temporary, index=False)
         print(f"wrote {len(rows)} embeddings of width {matrix.shape[1]} to {self.out}")
+        if self.projector is not None:
+            from fmct.evaluation.projector import known_of, write_projector
+
+            write_projector(matrix, known_of(list(rows), self.inputs), self.projector, self.out.stem)
+            print(f"for the projector: tensorboard --logdir {self.projector}")
         return ExitCode.SOME_REJECTED if failures else ExitCode.DONE
 
 

@@ -58,6 +58,7 @@ class Evaluate(Command):
         "site,scanner,slice_mm,age,sex,kernel",
         description="what divides scans into subgroups: these, or any column of the manifest, separated by commas",
     )
+    tensorboard: bool = Field(True, description="write curves of precision and recall to RUN/tb, too")
     json_output: bool = Field(False, alias="json", description="print metrics.json")
 
     def run(self) -> ExitCode:
@@ -85,6 +86,10 @@ class Evaluate(Command):
         write_predictions(frame, folder / "predictions.parquet")
         metrics = summarize(frame, bootstrap=self.bootstrap, seed=self.seed)
         write_text_atomically(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        if self.tensorboard:
+            from fmct.evaluation.pr_curves import write_pr_curves
+
+            write_pr_curves(frame, self.run_folder / "tb" / f"evaluation_{name}")
         if self.json_output:
             print(json.dumps(metrics, indent=2))
         else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -16,97 +16,145 @@ from fmct.console.errors import ExitCode, UsageError, nearest
 from fmct.console.files import atomic_path, write_text_atomically
 
 if TYPE_CHECKING:
-    from fmct.evaluation.few_shot import FewShot, Shot
-    from fmct.experiment.combination import Combination, EvaluationConfig
-    from fmct.experiment.schema import Experiment
-    from fmct.experiment.starting import Start
+    import pandas as pd
 
-QUICK = [
-    *("--data.val_splits=[]", "--trainer.checkpoints=false", "--trainer.tensorboard=false"),
-    *("--trainer.pictures_every_steps=0", "--trainer.devices=1", "--trainer.nodes=1", "--trainer.strategy=auto"),
-]
-"""How a run that lasts seconds is run: on one device, without validation, and over again if it is killed."""
+    from fmct.evaluation.few_shot import FewShot, Shot
+    from fmct.experiment.combination import EvaluationConfig
+    from fmct.experiment.schema import Experiment
+    from fmct.experiment.shot_plan import Plan
+    from fmct.experiment.starting import Start
 
 
 class Fewshot(Command):
-    """Few-shot curves: train on k positive and k negative patients of each label, from several initializations.
+    """Few-shot curves: learn from k positive and k negative patients of each label, from several initializations.
 
-    Patients are drawn without replacement: the same ones for all initializations of a seed, those of a smaller k among
-    those of a larger one. All runs are evaluated on the same test scans. Writes RUNS/NAME/fewshot.parquet (every run)
-    and fewshot.json (means over seeds with intervals, and differences to scratch); each run has its folder there, with
-    its predictions. Run again, it does only what is left to do.
+    Patients are the same ones for all initializations of a seed, those of a smaller k among those of a larger one; all
+    are tested on the same scans. Writes RUNS/NAME/fewshot.parquet (every run) and fewshot.json (means over seeds with
+    intervals, and differences to scratch), and the predictions. Probes embed scans once: many draws take seconds.
 
-    Example: fmct fewshot --config experiments/fewshot_cq500.yaml --init mae=runs/pretrain_mae_vitb --init scratch
+    Example: fmct fewshot --config experiments/fewshot_cq500.yaml --init scratch --probe mae=runs/pretrain_mae_vitb
     """
 
     config: list[Path] = Field(min_length=1, description="experiment of a classifier, then overlays")
     shots: str = Field("8,16,32,64", description="k: so many patients of each class")
     seeds: int = Field(5, gt=0, description="draws of patients, each with weights and batches of its own")
     init: list[str] = Field(
-        min_length=1,
-        description="NAME=PATH of a weight package, a run, or a YAML file laid over the experiment; scratch: random "
-        "weights. Give it repeatedly",
+        [],
+        description="NAME=PATH of a weight package, a run, or a YAML file laid over the experiment (a whole "
+        "experiment: instead of it); scratch: random weights. Repeatedly; PATHs of one NAME serve the draws in turn",
+    )
+    probe: list[str] = Field(
+        [],
+        description="NAME=PATH of a weight package or a run that stays as it is, with a logistic regression on its "
+        "features; NAME=scratch: on those of random weights. Repeatedly, as --init",
+    )
+    pooling: Literal["cls", "mean", "max", "mean+max", "mean+std"] = Field(
+        "mean+std", description="what --probe takes for a scan's features"
+    )
+    c: str = Field(
+        "0.01",
+        description="inverse strength of the penalty of --probe; of several, separated by commas, cross-validation "
+        "within each draw's own patients chooses",
     )
     labels: str = Field("", description="labels, each learned by itself (default: those of the experiment)")
     data: Path | None = Field(None, description="manifest of the test scans (default: the experiment's)")
     split: str = Field("test", description="split to test on; `all` takes every row")
     sites: str = Field("", description="test on these sites only, separated by commas")
+    group: list[str] = Field(
+        [], description="NAME=SITE+SITE: the same of the test scans of some sites, in RUNS/NAME/GROUP. Repeatedly"
+    )
     name: str | None = Field(None, description="names the study's folder (default: the experiment's name)")
     runs: Path | None = Field(None, description="folder that holds it (default: the experiment's trainer.runs)")
-    keep_weights: bool = Field(False, description="keep every run's weights, not only its predictions")
+    keep_weights: bool = Field(False, description="keep every trained run's weights, not only its predictions")
     bootstrap: int = Field(1000, ge=100, description="bootstrap replicates, resampling test patients")
     seed: int = Field(0, ge=0, description="of the bootstrap")
     batch_size: int = Field(8, gt=0, description="test scans at a time; results don't depend on it")
     workers: int = Field(0, ge=0, description="loader processes for the test scans")
     fresh: bool = Field(False, description="set an earlier study in the same folder aside, under a numbered name")
-    dry_run: bool = Field(False, description="print the commands of the runs and stop")
+    dry_run: bool = Field(False, description="print the commands of the trained runs and stop")
     json_output: bool = Field(False, alias="json", description="print fewshot.json")
 
     def run(self) -> ExitCode:
-        """Run what is left to do, and write both files and the tables."""
-        from fmct.evaluation.confidence import Bootstrap
-        from fmct.evaluation.few_shot import summarize_shots
-        from fmct.evaluation.predictions import read_predictions
+        """Run what is left to do, and write the files and the tables."""
+        from fmct.evaluation.few_shot_text import study_text
         from fmct.experiment.combination import check_unchanged
         from fmct.experiment.runs import set_aside
         from fmct.experiment.separation import check_apart
-        from fmct.experiment.starting import SCRATCH
+        from fmct.experiment.shot_plan import Grid
         from fmct.experiment.turns import in_turn, print_commands
 
-        base, starts = self._experiment(), self._starts()
+        base, starts, groups = self._experiment(), self._starts(), self._groups()
         folder = (self.runs or base.trainer.runs) / (self.name or base.name)
         if self.fresh and folder.exists() and not self.dry_run:
             print(f"the earlier study is now in {set_aside(folder)}", file=sys.stderr)
-        planned, skipped = self._plan(base, starts, folder)
-        check_unchanged(list(planned.values()))
-        check_apart(list(planned.values()))
+        evaluation = self._evaluation(base)
+        more = ["--batch-size", str(self.batch_size), "--workers", str(self.workers), "--bootstrap", "100"]
+        labels, shots = self._labels(base), self._shots()
+        grid = Grid(self.config, starts, labels, shots, self.seeds, evaluation, folder, more, self.keep_weights)
+        plan = grid.plan()
+        trained = list(plan.trained.values())
+        check_unchanged(trained)
+        check_apart([*trained, *plan.probes(evaluation)])
         if self.dry_run:
-            print_commands(list(planned.values()), as_json=self.json_output)
+            print_commands(trained, as_json=self.json_output)
             return ExitCode.DONE
         start = time.monotonic()
-        failures = in_turn(list(planned.values()), "few-shot runs", quiet=True)
-        failed = {shot: failures[one.folder] for shot, one in planned.items() if one.folder in failures}
-        evaluation = self._evaluation(base).name
-        predictions = {
-            shot: read_predictions(one.folder / "evaluations" / evaluation / "predictions.parquet")
-            for shot, one in planned.items()
+        predictions = self._probe(plan, evaluation, folder)
+        failures = in_turn(trained, "few-shot runs", quiet=True)
+        failed = {shot: failures[one.folder] for shot, one in plan.trained.items() if one.folder in failures}
+        predictions |= self._read(plan, evaluation, failed)
+        curves = self._summarize(plan, predictions, failed, folder)
+        for name, sites in groups.items():
+            part = {shot: frame[frame["site"].isin(sites)] for shot, frame in predictions.items()}
+            self._summarize(plan, part, failed, folder / name)
+        if self.json_output:
+            print(curves.model_dump_json(indent=2))
+        else:
+            print(study_text(curves, folder))
+            print(f"{len(predictions)} runs in {time.monotonic() - start:.0f} s; wrote {folder / 'fewshot.json'}")
+        if failed:
+            print(f"error: {len(failed)} runs failed, the first: {next(iter(failed.values()))}", file=sys.stderr)
+        return ExitCode.FAILED if failed else ExitCode.SOME_REJECTED if plan.skipped else ExitCode.DONE
+
+    def _probe(self, plan: Plan, evaluation: EvaluationConfig, folder: Path) -> dict[Shot, pd.DataFrame]:
+        """Fit all probes and keep what they say of the test scans."""
+        import pandas as pd
+
+        from fmct.experiment.shot_probing import probed
+
+        found = dict(pair for one in plan.probed for pair in probed(one, evaluation, folder))
+        if found:
+            rows = [frame.assign(**{**shot._asdict(), "draw": shot.seed}) for shot, frame in found.items()]
+            with atomic_path(folder / "probes.parquet") as temporary:
+                pd.concat(rows, ignore_index=True).drop(columns="seed").to_parquet(temporary, index=False)
+        return found
+
+    def _read(self, plan: Plan, evaluation: EvaluationConfig, failed: Collection[Shot]) -> dict[Shot, pd.DataFrame]:
+        from fmct.evaluation.predictions import read_predictions
+
+        return {
+            shot: read_predictions(evaluation.folder(one.folder) / "predictions.parquet")
+            for shot, one in plan.trained.items()
             if shot not in failed
         }
-        names = [one.name for one in starts]
-        everything = sorted({**planned, **skipped}, key=lambda shot: (names.index(shot.initialization), *shot[1:]))
+
+    def _summarize(
+        self, plan: Plan, predictions: dict[Shot, pd.DataFrame], failed: dict[Shot, str], folder: Path
+    ) -> FewShot:
+        """Compute the curves and write fewshot.json and fewshot.parquet."""
+        from fmct.evaluation.confidence import Bootstrap
+        from fmct.evaluation.few_shot import summarize_shots
+        from fmct.experiment.starting import SCRATCH
+
+        names = list(self._starts())
+        everything = sorted(plan.shots, key=lambda shot: (names.index(shot.initialization), *shot[1:]))
         settings = Bootstrap.of(self.bootstrap, self.seed, 0.95)
         baseline = SCRATCH if SCRATCH in names else None
-        curves, table = summarize_shots(everything, predictions, skipped, failed, settings, baseline)
+        curves, table = summarize_shots(everything, predictions, plan.skipped, failed, settings, baseline)
         with atomic_path(folder / "fewshot.parquet") as temporary:
-            table.assign(data=evaluation).to_parquet(temporary, index=False)
-        text = curves.model_dump_json(indent=2)
-        write_text_atomically(folder / "fewshot.json", text + "\n")
-        if self.json_output:
-            print(text)
-        else:
-            self._show(curves, folder)
-            print(f"{len(predictions)} runs in {time.monotonic() - start:.0f} s; wrote {folder / 'fewshot.json'}")
-        return ExitCode.FAILED if failed else ExitCode.SOME_REJECTED if skipped else ExitCode.DONE
+            table.assign(data=self._evaluation(self._experiment()).name).to_parquet(temporary, index=False)
+        write_text_atomically(folder / "fewshot.json", curves.model_dump_json(indent=2) + "\n")
+        return curves
 
     def _experiment(self) -> Experiment:
         from fmct.experiment.loading import load_experiment
@@ -120,14 +168,46 @@ class Fewshot(Command):
             )
         return experiment
 
-    def _starts(self) -> list[Start]:
+    def _starts(self) -> dict[str, list[Start]]:
         from fmct.experiment.starting import Start
 
-        starts = [Start.of(text) for text in self.init]
-        names = [one.name for one in starts]
-        if len(set(names)) < len(names):
-            raise UsageError("two initializations have one name", "--init", "give each a name of its own")
+        starts: dict[str, list[Start]] = {}
+        probe = {"pooling": self.pooling, "c": self._c()}
+        for one in [*(Start.of(text) for text in self.init), *(Start.of_probe(text, probe) for text in self.probe)]:
+            others = starts.setdefault(one.name, [])
+            if others and (others[0].probe != one.probe or None in (one.source, others[0].source) or one in others):
+                raise UsageError(
+                    "two initializations have one name",
+                    f"--init and --probe: {one.name}",
+                    "give each a name of its own; only different weights for the draws share one",
+                )
+            others.append(one)
+        if not starts:
+            raise UsageError("there is nothing to start from", "--init and --probe", "give one: --init scratch")
         return starts
+
+    def _c(self) -> list[float]:
+        try:
+            values = [float(text) for text in names_in(self.c)]
+        except ValueError:
+            values = []
+        if not values or not all(0 < value < math.inf for value in values):
+            raise UsageError(f"{self.c!r} are no strengths of a penalty", "--c", "as in --c 0.01 or --c 0.001,0.01,0.1")
+        return values
+
+    def _groups(self) -> dict[str, list[str]]:
+        from fmct.experiment.combination import is_file_name
+
+        groups = {}
+        for text in self.group:
+            name, _, listed = text.partition("=")
+            sites = [site for site in listed.split("+") if site]
+            if not is_file_name(name) or not sites or name in groups:
+                raise UsageError(
+                    "this is no group of sites", f"--group {text}", "write --group NAME=SITE+SITE, each once"
+                )
+            groups[name] = sites
+        return groups
 
     def _shots(self) -> list[int]:
         try:
@@ -157,74 +237,6 @@ class Fewshot(Command):
         data, sites = self.data or base.data.manifest, names_in(self.sites)
         name = "-".join([data.stem, self.split, *sites])
         return EvaluationConfig(name=name, data=data, split=self.split, sites=tuple(sites))
-
-    def _plan(
-        self, base: Experiment, starts: Sequence[Start], folder: Path
-    ) -> tuple[dict[Shot, Combination], dict[Shot, str]]:
-        """Return the runs that there can be, and why there can't be others."""
-        from fmct.data.sampling import ShuffledSampling
-        from fmct.data.shots import ShotsConfig
-        from fmct.evaluation.few_shot import Shot
-        from fmct.experiment.combination import Combination
-        from fmct.experiment.grid import file_text
-        from fmct.experiment.loading import load_experiment
-
-        labels, evaluation = self._labels(base), self._evaluation(base)
-        more = ["--batch-size", str(self.batch_size), "--workers", str(self.workers), "--bootstrap", "100"]
-        planned: dict[Shot, Combination] = {}
-        skipped: dict[Shot, str] = {}
-        for start in starts:
-            configs = [*self.config, *start.overlay]
-            common = [*QUICK, f"--trainer.runs={folder}", *start.flags(configs)]
-            experiment = load_experiment(configs, common)
-            plain = {"shots": None, "sampling": ShuffledSampling(), "soft_labels": False}
-            pool = experiment.data.model_copy(update=plain).build((), 0).train.frame
-            for label in labels:
-                for k in self._shots():
-                    for seed in range(self.seeds):
-                        shot = Shot(start.name, label, k, seed)
-                        try:
-                            ShotsConfig(label=label, k=k, seed=seed).choose(pool, experiment.data.manifest)
-                        except UsageError as error:
-                            skipped[shot] = error.what
-                            continue
-                        flags = [
-                            *common,
-                            f"--name={start.name}-{file_text(label)}-k{k}-seed{seed}",
-                            f"--task.labels={json.dumps([label])}",
-                            f"--data.shots={json.dumps({'label': label, 'k': k, 'seed': seed})}",
-                            f"--seed={base.seed + seed}",
-                        ]
-                        planned[shot] = Combination(
-                            load_experiment(configs, flags),
-                            configs,
-                            flags,
-                            shot._asdict(),
-                            [evaluation],
-                            more,
-                            self.keep_weights,
-                        )
-        return planned, skipped
-
-    def _show(self, curves: FewShot, folder: Path) -> None:
-        from fmct.evaluation.curve_table import shot_table
-
-        print(f"AUROC, mean of {curves.seeds} draws (95 % CI over test patients and draws)\n")
-        print(shot_table(curves))
-        if curves.baseline and len(curves.initializations) > 1:
-            print("\nAUROC, difference to scratch, draw by draw (95 % CI)\n")
-            print(shot_table(curves, differences=True))
-        if curves.mean.left_out and len(curves.labels) > 1:
-            print(f"\nnot in the mean, for lack of runs or of a class: {', '.join(curves.mean.left_out)}")
-        for kind, gaps in (("skipped", curves.skipped), ("failed", curves.failed)):
-            seeds: dict[tuple[str, str, int, str], list[int]] = {}
-            for gap in gaps:
-                seeds.setdefault((gap.initialization, gap.label, gap.k, gap.reason), []).append(gap.seed)
-            for (name, label, k, reason), numbers in seeds.items():
-                print(f"{kind}: {name}, {label}, k = {k}, seeds {', '.join(map(str, numbers))}: {reason}")
-            if kind == "failed" and gaps:
-                print(f"what they printed is in {folder / 'logs'}")
-        print()
 
 
 COMMAND = Fewshot

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pandas as pd
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
-from fmct.callbacks.averaging import Averaging, weights_of
+from fmct.callbacks.averaging import weights_of
 from fmct.callbacks.best_weights import BestWeights
+from fmct.callbacks.first_losses import FirstLosses
+from fmct.callbacks.preemption import Stopped, listening
+from fmct.callbacks.retuning import Retuning
 from fmct.callbacks.throughput import Throughput
 from fmct.console.command import exit_code
 from fmct.console.errors import ExitCode, UsageError
 from fmct.console.leaving import leave
 from fmct.data.quarantine import QUARANTINE
 from fmct.experiment.loading import as_record, load_experiment
+from fmct.experiment.preparing import Prepared, is_first_process, prepare, say
 from fmct.experiment.probing import fit_probe
-from fmct.experiment.runs import begin, is_finished, run_folder, write_environment
+from fmct.experiment.provenance import inputs_of, record_part
+from fmct.experiment.replaying import replay
+from fmct.experiment.runs import begin, first_of, is_finished, run_folder, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.experiment.speaking import first_to_speak
-from fmct.experiment.weights import export_run, initial_backbone, setting_of
+from fmct.experiment.training import train
+from fmct.experiment.weights import export_run
 from fmct.tasks.classifier import ClassifierConfig
 
 EXAMPLES = """\
@@ -38,6 +43,9 @@ examples:
   fmct fit --config experiments/pretrain_mae_smoke.yaml
   fmct fit --config experiments/pretrain_mae_vitb.yaml --config experiments/overlays/smoke.yaml
   fmct fit --config experiments/pretrain_mae_vitb.yaml --optimizer.lr 1e-4 --trainer.devices 2 --trainer.strategy ddp
+  fmct fit --replay runs/pretrain_mae_vitb --data.cache /elsewhere/cache
+
+Ctrl-C, SIGTERM and SIGUSR1 end a run after the step that it is in, saved, with exit code 75: the same command goes on.
 """
 
 
@@ -55,78 +63,105 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--config", action="append", type=Path, default=[], metavar="FILE", help="experiment file, then overlays"
     )
     parser.add_argument("--fresh", action="store_true", help="start over; the old run's folder is renamed")
+    parser.add_argument(
+        "--continue-with-changes",
+        action="store_true",
+        help="go on although the configuration is another one; what changed is kept in history.json",
+    )
+    parser.add_argument(
+        "--replay", type=Path, metavar="RUN", help="run RUN's first steps again, here, and compare their losses"
+    )
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options, flags = parser.parse_known_args(list(arguments))
     return options, flags
 
 
-def fit(experiment: Experiment, *, fresh: bool = False) -> Path:
+def check_options(options: argparse.Namespace) -> None:
+    """Check that options don't contradict one another.
+
+    Raises:
+        UsageError: naming those that do.
+    """
+    where = "the command line of `fmct fit`"
+    if options.fresh and options.continue_with_changes:
+        raise UsageError("--fresh and --continue-with-changes exclude each other", where, "leave one of them out")
+    for name in ("config", "fresh", "continue_with_changes", "print_config"):
+        if options.replay and getattr(options, name):
+            what = f"--replay and --{name.replace('_', '-')} exclude each other"
+            raise UsageError(what, where, "the run says itself what is replayed; flags may name other places")
+
+
+def fit(experiment: Experiment, *, fresh: bool = False, with_changes: bool = False) -> Path:
     """Run an experiment to its end and write its weight package.
 
     Args:
         experiment: what to run.
         fresh: start over, even if the run could go on.
+        with_changes: go on although the configuration is another one, if that is possible.
 
     Returns:
         The run's folder.
 
     Raises:
         UsageError: when manifest, cache, weights or an existing run don't fit the experiment.
+        Stopped: when it was asked to end by a signal; it is saved, and goes on when it is run again.
     """
     if isinstance(experiment.task, ClassifierConfig) and experiment.task.is_probe:
         return fit_probe(experiment, fresh=fresh)
-    record = as_record(experiment)
-    L.seed_everything(experiment.seed, workers=True, verbose=False)
-    data = experiment.data.build(experiment.labels, experiment.seed)
-    task = experiment.task.build(initial_backbone(experiment, data), setting_of(experiment, record, data))
-    quiet_lightning()
-    assert experiment.optimizer is not None  # what is trained in steps has one
-    watching = experiment.callbacks.build(data, experiment.optimizer.warmup_fraction)
-    if isinstance(experiment.task, ClassifierConfig) and experiment.task.ema_decay:
-        watching.append(Averaging(experiment.task.ema_decay))
-    trainer = experiment.trainer.build(run_folder(experiment), watching)
-    first_process = getattr(rank_zero_only, "rank", 0) == 0
-    start = begin(experiment, fresh=fresh, first_process=first_process)
-    if is_finished(start.folder):
-        say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
-        return start.folder
-    say(
-        f"{experiment.name}: {experiment.task.kind} on {len(data.train)} scans"
-        + (f", {len(data.val)} for validation" if data.val else "")
-        + (f"; goes on from {start.checkpoint}" if start.checkpoint else "")
-    )
-    started = time.monotonic()
-    trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True if start.checkpoint else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    tensors, steps = weights_of(trainer), trainer.global_step  # from all processes, where they are divided
-    if trainer.is_global_zero:
-        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        best = next((c for c in callbacks if isinstance(c, BestWeights)), None)
-        if best:
-            tensors, steps = best.chosen(tensors, steps)
-        export_run(task, tensors, experiment, data, start.folder / "weights", steps)
-        throughput = next(c for c in callbacks if isinstance(c, Throughput))
-        write_environment(
-            start.folder,
-            finished=True,
-            steps=trainer.global_step,
-            packaged_step=steps,
-            epochs=trainer.current_epoch,
-            scans=len(data.train),
-            left_out=left_out(start.folder),
-            seconds=round(time.monotonic() - started, 1),
-            scans_per_second=round(throughput.scans_per_second, 2),
-            processes=trainer.world_size,
+    with listening() as asked:
+        run = prepare(experiment, asked, [FirstLosses(run_folder(experiment))])
+        changed = run.task if with_changes else None
+        start = begin(experiment, fresh=fresh, first_process=is_first_process(), changed=changed)
+        if is_finished(start.folder):
+            say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
+            return start.folder
+        if with_changes and start.checkpoint:  # on every process, also one that finds the new configuration written
+            run.trainer.callbacks.append(Retuning())  # type: ignore[attr-defined]
+            say(f"changed: {first_of(list(start.changes)) or 'nothing'}")
+        inputs = inputs_of(experiment, run.data)
+        if is_first_process():
+            goes_on_from = start.checkpoint.resolve().name if start.checkpoint else None
+            record_part(start.folder, **inputs, goes_on_from=goes_on_from, changes=list(start.changes))
+        say(
+            f"{experiment.name}: {experiment.task.kind} on {len(run.data.train)} scans"
+            + (f", {len(run.data.val)} for validation" if run.data.val else "")
+            + (f"; goes on from {start.checkpoint}" if start.checkpoint else "")
         )
-        of_step = (
-            f", of step {steps}, the best {best.metric} ({best.value:.4g})" if best and best.value is not None else ""
-        )
-        say(f"done after {trainer.global_step} steps; weights in {start.folder / 'weights'}{of_step}")
-        if left_out(start.folder):
-            say(f"{left_out(start.folder)} scans were left out, listed in {start.folder / QUARANTINE}")
+        started = time.monotonic()
+        train(run.trainer, run.task, run.data, start.checkpoint)
+        finish(experiment, run, start.folder, inputs | {"seconds": round(time.monotonic() - started, 1)})
     return start.folder
+
+
+def finish(experiment: Experiment, run: Prepared, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Package the weights of a run that came to its end, and write down how it went; all processes take part."""
+    trainer = run.trainer
+    tensors, steps = weights_of(trainer), trainer.global_step  # from all processes, where they are divided
+    if not trainer.is_global_zero:
+        return
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    best = next((c for c in callbacks if isinstance(c, BestWeights)), None)
+    if best:
+        tensors, steps = best.chosen(tensors, steps)
+    export_run(run.task, tensors, experiment, run.data, folder / "weights", steps)
+    throughput = next(c for c in callbacks if isinstance(c, Throughput))
+    write_environment(
+        folder,
+        finished=True,
+        steps=trainer.global_step,
+        packaged_step=steps,
+        epochs=trainer.current_epoch,
+        scans=len(run.data.train),
+        left_out=left_out(folder),
+        scans_per_second=round(throughput.scans_per_second, 2),
+        processes=trainer.world_size,
+        **facts,
+    )
+    of_step = f", of step {steps}, the best {best.metric} ({best.value:.4g})" if best and best.value is not None else ""
+    say(f"done after {trainer.global_step} steps; weights in {folder / 'weights'}{of_step}")
+    if left_out(folder):
+        say(f"{left_out(folder)} scans were left out, listed in {folder / QUARANTINE}")
 
 
 def left_out(folder: Path) -> int:
@@ -135,43 +170,23 @@ def left_out(folder: Path) -> int:
     return len(pd.read_csv(file)) if file.exists() else 0
 
 
-@rank_zero_only
-def say(message: str) -> None:
-    """Print a line, on the first rank only."""
-    print(message, flush=True)
-
-
-def quiet_lightning() -> None:
-    """Drop what Lightning says that doesn't apply here, each for its reason; real warnings stay."""
-    for message in (
-        ".*does not have many workers.*",  # the number of workers is the experiment's choice
-        ".*The number of training batches.*",  # tiny runs log at their end all the same
-        ".*Trying to infer the `batch_size`.*",  # `scan_id` and `hu` agree on it
-        ".*Checkpoint directory .* exists and is not empty.*",  # resuming
-        ".*Total length of `list` across ranks is zero.*",  # no validation was asked for
-        ".*srun.*",  # running one process inside a SLURM job is allowed
-        ".*have no `validation_step`.*",  # self-distillation has nothing to validate
-        ".*have no `val_dataloader`.*",  # a benchmark validates nothing
-        ".*module\\(s\\) in eval mode.*",  # teachers and frozen backbones are meant to be
-        ".*You have overridden `on_after_batch_transfer`.*",  # tasks make the views, not the DataModule
-        ".*torch.distributed.nn.functional.all_gather is deprecated.*",  # between Lightning and torch
-        ".*isinstance\\(treespec, LeafSpec\\).*",  # between Lightning and torch
-    ):
-        warnings.filterwarnings("ignore", message)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def run(arguments: Sequence[str]) -> ExitCode:
     """Parse the command line and run the experiment."""
     options, flags = parse(arguments)
+    check_options(options)
+    if options.replay:
+        return replay(options.replay, flags)
     if not options.config:
         raise UsageError("no experiment file", "the command line of `fmct fit`", "add --config experiments/NAME.yaml")
     experiment = load_experiment(options.config, flags)
     if options.print_config:
         print(yaml.safe_dump(as_record(experiment), sort_keys=False, allow_unicode=True), end="")
         return ExitCode.DONE
-    folder = fit(experiment, fresh=options.fresh)
+    try:
+        folder = fit(experiment, fresh=options.fresh, with_changes=options.continue_with_changes)
+    except Stopped as stop:
+        say(stop.reason)
+        return stop.exit_code
     return ExitCode.SOME_REJECTED if left_out(folder) else ExitCode.DONE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fmct.console.command import Command, main
+from fmct.console.command import Command, main, names_in
 from fmct.console.errors import ExitCode, UsageError
 from fmct.console.files import write_text_atomically
 from fmct.console.progress import track
@@ -28,12 +29,20 @@ class Phantom(Command):
     same bytes, whatever --workers. Without --pixel-mm, --matrix and --slice-mm scans are as large as real ones (512 x
     512, 0.6 to 7 mm): seconds and tens of megabytes each.
 
+    Labels: ICH, IPH, IVH, SDH, EDH, SAH, ChronicBleed, BleedLocation-Left, BleedLocation-Right, MassEffect,
+    MidlineShift, Fracture, Tumor, Edema, Hydrocephalus and ADRD, named as `fmct label` names those of real scans. A
+    quarter or more of each finding is subtle; old infarcts, calcification, slight shifts and grooves of vessels occur
+    without any.
+
     Example: fmct phantom --n 60 --out cohort --pixel-mm 3 --slice-mm 3
     """
 
     n: int = Field(60, ge=1, description="number of scans")
     out: Path = Field(description="new or empty folder")
-    sites: int = Field(3, ge=1, le=3, description="number of sites; each has a scanner and a case mix of its own")
+    sites: int = Field(3, ge=1, description="number of sites; each has a scanner and a case mix of its own")
+    shares: str = Field(
+        "", description="scans of the sites in proportion, separated by commas: 3,1,1 (default: as many of each)"
+    )
     seed: int = Field(0, ge=0, description="other seed, other patients")
     format: Literal["mixed", "dicom", "nifti"] = Field("mixed", description="mixed alternates between both")
     slice_mm: float | None = Field(None, gt=0.3, le=10, description="slice thickness (default: the scanner's)")
@@ -42,7 +51,11 @@ class Phantom(Command):
         None, ge=32, le=1024, description="rows and columns (default: as the field of view needs)"
     )
     prevalence: float = Field(0.5, ge=0, le=1, description="share of patients with a bleed; sites differ by a tenth")
+    findings: Literal["core", "all"] = Field(
+        "all", description="which are dealt and labeled; core: ICH, IPH, SDH and MidlineShift alone"
+    )
     hard_cases: bool = Field(False, description="add DIR/hard_cases: series that an indexer must reject")
+    effects: bool = Field(False, description="finer anatomy, artifacts, other kernels and rests, missed coverage")
     masks: bool = Field(False, description="write a mask of each lesion: DIR/.masks/PATH OF THE SCAN/NAME.nii.gz")
     workers: int = Field(1, ge=1, description="processes")
     json_output: bool = Field(False, alias="json", description="print the outcome as JSON")
@@ -52,32 +65,52 @@ class Phantom(Command):
         from fmct.data.phantom.cohort import CohortConfig, truth_columns
         from fmct.data.phantom.hard_cases import write_hard_cases
         from fmct.data.phantom.making import made
-        from fmct.data.phantom.scanner import Overrides
+        from fmct.data.phantom.scanner import SCANNERS, Overrides
 
+        if self.sites > len(SCANNERS):
+            raise UsageError(f"{self.sites} sites, but there are {len(SCANNERS)} scanners", "--sites", "choose fewer")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise UsageError(
                 "the output exists already and isn't an empty folder", self.out, "remove it or choose another --out"
             )
-        overrides = Overrides(slice_mm=self.slice_mm, pixel_mm=self.pixel_mm, matrix=self.matrix)
+        overrides = Overrides(slice_mm=self.slice_mm, pixel_mm=self.pixel_mm, matrix=self.matrix, effects=self.effects)
         config = CohortConfig(
             scans=self.n,
             sites=self.sites,
+            shares=self._shares(),
             seed=self.seed,
             format=self.format,
             prevalence=self.prevalence,
+            findings=self.findings,
             overrides=overrides,
         )
         unfinished = self.out.with_name(f".{self.out.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         plan = config.build()
         numbered = dict(track(made(plan, unfinished, self.workers, self.masks), "phantoms", total=len(plan)))
-        rows = [numbered[number] for number in range(len(plan))]
+        columns = truth_columns(self.findings)
+        rows = [{name: numbered[number][name] for name in columns} for number in range(len(plan))]
         if self.hard_cases:
             write_hard_cases(unfinished, self.seed, overrides)
-        write_text_atomically(unfinished / "truth.csv", table(rows, truth_columns()))
+        write_text_atomically(unfinished / "truth.csv", table(rows, columns))
         unfinished.replace(self.out)
         self._report(rows)
         return ExitCode.DONE
+
+    def _shares(self) -> tuple[float, ...]:
+        """Read the sites' shares.
+
+        Raises:
+            UsageError: when they aren't a positive number for each site.
+        """
+        try:
+            shares = tuple(float(text) for text in names_in(self.shares))
+        except ValueError:
+            shares = (0.0,)
+        if shares and (len(shares) != self.sites or not all(0 < share < math.inf for share in shares)):
+            fix = f"give a positive number for each site: --shares {','.join('1' * self.sites)}"
+            raise UsageError(f"{self.shares!r} aren't the shares of {self.sites} sites", "--shares", fix)
+        return shares
 
     def _report(self, rows: list[Row]) -> None:
         """Print what was made."""

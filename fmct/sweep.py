@@ -97,7 +97,8 @@ class Sweep(Command):
 
     def _submit(self, sweep: SweepConfig, stages: Stages, folder: Path) -> ExitCode:
         from fmct.data.slurm import parse_keys
-        from fmct.experiment.slurm_arrays import EXAMPLE, ArrayJobs, array_script, collecting_script, submit
+        from fmct.experiment.slurm_arrays import EXAMPLE, ArrayJobs, array_script, collecting_script
+        from fmct.experiment.slurm_jobs import submit
 
         jobs = parse_keys(str(self.slurm), ArrayJobs, EXAMPLE)
         files, logs = folder / "slurm", folder / "slurm" / "logs"
@@ -109,13 +110,13 @@ class Sweep(Command):
             if left:
                 name = "-".join(filter(None, (sweep.name, stage)))
                 script = array_script(name, left, jobs, logs)
-                last = submit(script, files / f"{name}.sbatch", last)
+                last = submit(script, files / f"{name}.sbatch", last, EXAMPLE)
                 submitted.append({"job": last, "stage": stage, "runs": [one.name for one in left]})
         again = ["sweep", str(self.sweep), "--collect", "--bootstrap", str(self.bootstrap)]
         again += [word for path in self.config for word in ("--config", str(path))]
         again += ["--runs", str(self.runs)] if self.runs else []
         name = f"{sweep.name}-results"
-        last = submit(collecting_script(name, again, jobs, logs), files / f"{name}.sbatch", last)
+        last = submit(collecting_script(name, again, jobs, logs), files / f"{name}.sbatch", last, EXAMPLE)
         submitted.append({"job": last, "stage": "results", "runs": []})
         if self.json_output:
             print(json.dumps({"submitted": submitted, "logs": str(logs)}, indent=2))

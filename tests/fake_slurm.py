@@ -56,15 +56,50 @@ print(f"{{number}};cluster")
 """
 
 
+SRUN = """#!/bin/sh
+while [ "${{1#-}}" != "$1" ]; do shift; done
+echo $$ > {folder}/srun.pid
+exec "$@"
+"""
+JOB_SBATCH = """#!{python}
+import os, pathlib, re, subprocess, sys
+folder = pathlib.Path({folder!r})
+number, script = "7", pathlib.Path(sys.argv[-1])
+(folder / "7.sh").write_text(script.read_text())
+log = open(re.search(r"#SBATCH --output=(.*)", script.read_text())[1].replace("%j", number), "a")
+own = os.environ | {{"SLURM_JOB_ID": number}}
+job = subprocess.Popen(["bash", str(folder / "7.sh")], env=own, start_new_session=True, stdout=log, stderr=log)
+(folder / "7.pid").write_text(str(job.pid))
+print(number)
+"""
+SCONTROL = """#!{python}
+import pathlib, subprocess, sys
+folder = pathlib.Path({folder!r})
+with (folder / "scontrol").open("a") as said:
+    said.write(" ".join(sys.argv[1:]) + "\\n")
+subprocess.Popen(["bash", str(folder / "7.sh")], start_new_session=True)
+"""
+
+
+def write_commands(folder: Path, **texts: str) -> Path:
+    """Write commands; what they keep is in `slurm_state` beside the folder that is returned, for the PATH."""
+    state, commands = folder / "slurm_state", folder / "slurm_bin"
+    state.mkdir()
+    commands.mkdir()
+    for name, text in texts.items():
+        (commands / name).write_text(text.format(python=sys.executable, folder=str(state)))
+        (commands / name).chmod(0o755)
+    return commands
+
+
+def install_jobs(folder: Path) -> Path:
+    """Write `sbatch`, `srun` and `scontrol`: one job, number 7, in the background, that runs again when requeued."""
+    return write_commands(folder, sbatch=JOB_SBATCH, srun=SRUN, scontrol=SCONTROL)
+
+
 def install_arrays(folder: Path) -> Path:
     """Write an `sbatch` that runs a batch file at once, each element of its array in turn; jobs are kept beside it."""
-    state = folder / "slurm_state"
-    state.mkdir()
-    commands = folder / "slurm_bin"
-    commands.mkdir()
-    (commands / "sbatch").write_text(ARRAY_SBATCH.format(python=sys.executable, folder=str(state)))
-    (commands / "sbatch").chmod(0o755)
-    return commands
+    return write_commands(folder, sbatch=ARRAY_SBATCH, srun=SRUN)
 
 
 def install(folder: Path) -> Path:
@@ -72,11 +107,4 @@ def install(folder: Path) -> Path:
 
     A file `walltime` there ends jobs after so many seconds, one named `refuse` makes sbatch fail.
     """
-    state = folder / "slurm_state"
-    state.mkdir()
-    commands = folder / "slurm_bin"
-    commands.mkdir()
-    for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("scancel", SCANCEL)):
-        (commands / name).write_text(text.format(python=sys.executable, folder=str(state)))
-        (commands / name).chmod(0o755)
-    return commands
+    return write_commands(folder, sbatch=SBATCH, squeue=SQUEUE, scancel=SCANCEL)

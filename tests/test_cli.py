@@ -39,7 +39,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert all(name in out for name in COMMANDS)
     assert "no diagnosis" in out
-    assert len(out.splitlines()) < 40
+    assert len(out.splitlines()) <= 40
 
 
 def test_fit_is_a_command_like_the_others(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,15 +58,18 @@ def test_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_a_screen_of_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_a_screen_of_help_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     module = importlib.import_module(f"fmct.{name.replace('-', '_')}")
     with pytest.raises(SystemExit) as stop:
-        module.main(["--help"]) if name == "fit" else run_command(module.COMMAND, ["--help"])
+        module.main(["--help"]) if name in {"fit", "submit"} else run_command(module.COMMAND, ["--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert f"fmct {name}" in out
     assert "xample" in out
-    assert len(out.splitlines()) <= 70
+    assert len(out.splitlines()) <= 60
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_weights_that_are_no_numbers_are_never_saved(
     assert "the weights hold values that are no finite numbers at step 6" in error
     assert "backbone.cls_token" in error
     checkpoints = tmp_path / "pretrain_mae_smoke" / "checkpoints"
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["last.ckpt", "step0000003.ckpt"]
+    assert sorted(path.name for path in checkpoints.glob("*.ckpt")) == ["last.ckpt", "step0000003.ckpt"]
 
 
 def test_counts_go_on_after_a_resume() -> None:

@@ -17,7 +17,7 @@ from fmct.data.presets import IsotropicSettings
 from fmct.data.rules import parse_rules
 from fmct.data.scan_inputs import FoundScan, of_disk
 
-FINER = ["--pixel-mm", "2", "--slice-mm", "3", "--prevalence", "1", "--sites", "2", "-n", "5"]
+FINER = ["--pixel-mm", "2", "--slice-mm", "3", "--prevalence", "1", "--sites", "2", "-n", "5", "--findings", "core"]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,7 @@ def test_masks_of_series_are_right_in_the_world_even_if_slices_are_uneven(tmp_pa
     """In the preprocessed volume blood is bright where the mask comes to lie, and brain isn't on the other side."""
     out = tmp_path / "c"
     arguments = ["--pixel-mm", "2", "--sites", "3", "-n", "6", "--prevalence", "1", "--format", "dicom", "--masks"]
+    arguments += ["--findings", "core"]
     assert main(["phantom", "--out", str(out), *arguments]) == 0
     truth = pd.read_csv(out / "truth.csv")
     settings = IsotropicSettings(spacing_mm=3.0, shape_voxels=72)

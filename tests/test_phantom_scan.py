@@ -14,9 +14,10 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from fmct.console.command import main
 from fmct.console.errors import FmctError, UsageError
-from fmct.data.phantom.acquisition import Sampler, Scan, acquire, grid_under, linear_weights, noise, scan
+from fmct.data.phantom.acquisition import Sampler, Scan, acquire, grid_under, linear_weights, scan
 from fmct.data.phantom.bleeds import IPH
 from fmct.data.phantom.blob import Blob
+from fmct.data.phantom.detector_noise import noise
 from fmct.data.phantom.hard_cases import HARD_CASES, write_hard_cases
 from fmct.data.phantom.head import HeadParameters, Pose
 from fmct.data.phantom.render import Grid
@@ -158,9 +159,9 @@ def test_protocols_cover_the_head_and_keep_their_gaps() -> None:
             tilts.add(protocol.tilt_deg)
             uneven += not protocol.even
             assert scanner.draw(np.random.default_rng(seed), HEAD, even=True).even
-    assert min(thicknesses) == 0.6
-    assert max(thicknesses) == 7.0
-    assert tilts == {0.0, 12.0, 18.5, -8.0}
+    assert min(thicknesses) == 0.5
+    assert max(thicknesses) == 8.0
+    assert tilts == {0.0, 12.0, 18.5, -8.0, -15.0, 22.0}
     assert uneven > 5
 
 

@@ -28,8 +28,8 @@ from fmct.benchmarks.training_ways import Objective, Size, Way, ways
 from fmct.callbacks.step_flops import StepFlops
 from fmct.data.sharding import Draw
 from fmct.experiment.optim import OptimizerConfig
+from fmct.experiment.preparing import quiet_lightning
 from fmct.experiment.trainer import TrainerConfig
-from fmct.fit import quiet_lightning
 from fmct.tasks.base import Setting, Task
 from fmct.views.network_input import InputConfig
 

@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from fmct.console.errors import ExitCode, FmctError, UsageError, nearest
 from fmct.console.file_errors import file_error
+from fmct.console.one_screen import OneScreen
 
 
 class Command(BaseSettings):
@@ -73,7 +74,7 @@ def parse_command(command: type[Command], arguments: Sequence[str]) -> Command:
         def settings_customise_sources(
             cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            source: Any = PathsAsGiven(settings_cls, cli_parse_args=list(arguments))
+            source: Any = PathsAsGiven(settings_cls, cli_parse_args=list(arguments), formatter_class=OneScreen)
             return init_settings, source
 
     Parsed.__doc__ = inspect.cleandoc(command.__doc__ or "")

@@ -76,7 +76,7 @@ def run_quietly(arguments: Sequence[str], log: Path, *, own_process: bool = Fals
         file.write(f"$ fmct {shlex.join(arguments)}\n")
         file.flush()
         code, said = (in_own_process if own_process else in_this_process)(arguments, file)
-    if code == INTERRUPTED:
+    if code in {INTERRUPTED, ExitCode.PREEMPTED}:
         raise KeyboardInterrupt
     outcome = Outcome(code)
     return outcome if outcome.ok else Outcome(code, error_in(said) or f"ended with exit code {code}")

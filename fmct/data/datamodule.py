@@ -44,6 +44,9 @@ class DataConfig(Config):
     batch_size: int = Field(gt=0, description="scans per device and batch")
     workers: int = Field(0, ge=0, description="loader processes per device; 0 loads in the training process")
     prefetch_batches: int = Field(2, gt=0, description="batches that each loader process reads ahead")
+    timeout_s: int = Field(
+        600, ge=0, description="seconds that a batch of the loader processes is waited for; 0: for ever"
+    )
     train_splits: tuple[Split, ...] = Field(("train",), min_length=1, description='"" stands for rows without a split')
     val_splits: tuple[Split, ...] = Field(("val",), description="empty: no validation")
     soft_labels: bool = Field(
@@ -92,6 +95,7 @@ class ScanDataModule(L.LightningDataModule):
 
     Attributes:
         least: scans that a training batch can't do without: the batch norm of a classifier's head needs two.
+        loaders: that were made, whose processes `end_loaders` ends.
     """
 
     train: ScanDataset
@@ -103,6 +107,7 @@ class ScanDataModule(L.LightningDataModule):
         self.labels = tuple(labels)
         self.seed = seed
         self.least = 2 if labels else 1
+        self.loaders: list[ScanLoader] = []
         self._open()
         frame = read_manifest(config.manifest)
         if config.sites is not None:
@@ -142,6 +147,14 @@ class ScanDataModule(L.LightningDataModule):
             rows = share_of_patients(rows, self.config.fraction, self.config.fraction_seed)
             rows = self.config.shots.choose(rows, self.config.manifest) if self.config.shots else rows
         return self._make(rows, training and self.config.soft_labels)
+
+    def scans_of(self, frame: pd.DataFrame) -> ScanDataset:
+        """Return other rows of a manifest as scans, from the same cache or table, each as it is.
+
+        Raises:
+            UsageError: when some aren't there.
+        """
+        return self._make(self._available(frame), False)
 
     def _available(self, frame: pd.DataFrame) -> pd.DataFrame:
         return cached_rows(frame, self.cache, self.config.manifest)
@@ -208,13 +221,20 @@ class ScanDataModule(L.LightningDataModule):
             prefetch_batches=self.config.prefetch_batches,
             pin_memory=device is not None and device.type == "cuda",
             seed=self.seed,
+            timeout_s=self.config.timeout_s,
         )
         if self.trainer:
             file = Path(self.trainer.default_root_dir) / QUARANTINE
             together = device if shard.world_size > 1 else None
             quarantine = Quarantine(file, max_bad_scans, self.least, shard.rank, together)
             loader.admit = partial(self._admit, quarantine)
+        self.loaders.append(loader)
         return loader
+
+    def end_loaders(self) -> None:
+        """End the processes of all loaders that were made."""
+        while self.loaders:
+            self.loaders.pop().end()
 
     def _admit(self, quarantine: Quarantine, batch: Batch) -> Batch:
         assert self.trainer is not None

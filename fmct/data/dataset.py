@@ -6,7 +6,8 @@ B scans of a batch, L labels; C, Z, Y, X channels and voxels.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ Batch = dict[str, Any]
 SECONDS_BEFORE_RETRY = 0.2
 
 
+def unnoted(row: int) -> AbstractContextManager[int]:
+    """Note nothing while a row is read."""
+    return nullcontext(row)
+
+
 class ScanDataset(Dataset[Batch]):
     """One item per row of a manifest.
 
@@ -43,10 +49,15 @@ class ScanDataset(Dataset[Batch]):
         labels: label columns to deliver, without the prefix.
         soft: take a target from `soft:NAME` (the share of readers who saw it) where the row has it.
 
+    Attributes:
+        noted: within it a row is read; loader processes note which.
+
     Raises:
         UsageError: when the manifest has no such label or, with `soft`, no `soft:NAME` for any of them, or a share
             isn't within 0 and 1.
     """
+
+    noted: Callable[[int], AbstractContextManager[int]] = staticmethod(unnoted)
 
     def __init__(self, frame: pd.DataFrame, cache: VolumeCache, labels: Sequence[str] = (), soft: bool = False) -> None:
         self.cache = cache
@@ -123,7 +134,8 @@ class ScanDataset(Dataset[Batch]):
         for draw in draws:
             draw = draw if isinstance(draw, Draw) else Draw(int(draw))
             try:
-                voxels = torch.from_numpy(self._read(self._name(draw)))
+                with self.noted(draw.row):
+                    voxels = torch.from_numpy(self._read(self._name(draw)))
                 if not read:
                     hu = empty_batch(len(draws), voxels)
                 check_shape(voxels, hu[0], self._where(self._name(draw)))
@@ -142,9 +154,17 @@ class ScanDataset(Dataset[Batch]):
             "unread": unread,
         }
 
-    def _name(self, draw: Draw) -> str:
-        name: str = self.names[draw.row].as_py()
+    def scan_id(self, row: int) -> str:
+        """Return the name of the scan in a row."""
+        name: str = self.names[row].as_py()
         return name
+
+    def where(self, row: int) -> Path:
+        """Return the file that the scan in a row is read from."""
+        return self._where(self.scan_id(row))
+
+    def _name(self, draw: Draw) -> str:
+        return self.scan_id(draw.row)
 
     def _where(self, scan_id: str) -> Path:
         return self.cache.volume_path(scan_id)

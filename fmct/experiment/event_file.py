@@ -11,8 +11,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
 from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
 
+from fmct.experiment.hyperparameters import flat
 from fmct.experiment.metrics_table import SECONDS_BETWEEN_WRITES
+from fmct.experiment.run_record import EXPERIMENT, read_experiment
 
 
 class EventFile(TensorBoardLogger):
@@ -24,6 +27,7 @@ class EventFile(TensorBoardLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")
+        self.folder = folder
         self.begun = False
         self.written = time.monotonic()
 
@@ -32,6 +36,14 @@ class EventFile(TensorBoardLogger):
             start: Any = Event(step=step, session_log=SessionLog(status=SessionLog.START))
             self.experiment.file_writer.add_event(start)
             self.begun = True
+            self._note_hyperparameters()
+
+    def _note_hyperparameters(self) -> None:
+        """Write the run's configuration into TensorBoard's table of runs, which compares them by their loss."""
+        if (self.folder.parent / EXPERIMENT).exists():
+            values = flat(read_experiment(self.folder.parent))
+            for part in hparams(values, {"train/loss": 0.0}):  # type: ignore[no-untyped-call]
+                self.experiment.file_writer.add_summary(part)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

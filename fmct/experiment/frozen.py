@@ -86,7 +86,6 @@ def embedded(
     batches = track(scan_loader(scans, config.batch_size, config.workers), f"embed {len(scans)} scans, batches")
     with torch.inference_mode():
         parts = [encoder.features(batch["hu"].to(device), pooling).cpu().numpy() for batch in batches]
-    truth: NDArray[np.float64] = np.stack(
-        [scans.frame[LABEL_PREFIX + label].astype("float64").to_numpy() for label in scans.labels], 1
-    )
+    columns = [scans.frame[LABEL_PREFIX + label].astype("float64").to_numpy() for label in scans.labels]
+    truth: NDArray[np.float64] = np.stack(columns, 1) if columns else np.empty((len(scans), 0))
     return Labeled(np.concatenate(parts), scans.targets, truth, scans.frame["patient_id"].to_numpy(object))

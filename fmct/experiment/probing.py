@@ -19,11 +19,13 @@ from fmct.evaluation.probes import Candidate, Labeled, fit_logistic
 from fmct.evaluation.wording import count
 from fmct.experiment.frozen import device_of, embedded, encoder_of
 from fmct.experiment.probe_choice import choose, mode_of, written
+from fmct.experiment.provenance import inputs_of, record_part
 from fmct.experiment.runs import begin, is_finished, write_environment
 from fmct.experiment.schema import Experiment
-from fmct.experiment.weights import model_card
 from fmct.models.packaged import PackagedModel, save_package
 from fmct.models.probe_heads import KNNHead, KNNHeadConfig, LogisticHead, LogisticHeadConfig
+from fmct.release.card import model_card
+from fmct.release.training_facts import TrainingFacts
 from fmct.tasks.classifier import ClassifierConfig
 
 
@@ -58,6 +60,7 @@ def fit_probe(experiment: Experiment, *, fresh: bool = False) -> Path:
         + (f", {len(data.val)} for validation" if data.val else "")
         + "; optimizer, callbacks, crops and intensity have no part in it"
     )
+    record_part(start.folder, **inputs_of(experiment, data))
     left_out = data.left_out if isinstance(data, FeatureDataModule) else 0
     if left_out:
         say(f"{count(left_out, 'scan')} left out: the table doesn't have them")
@@ -67,7 +70,7 @@ def fit_probe(experiment: Experiment, *, fresh: bool = False) -> Path:
     chosen = choose(experiment, train, val, start.folder)
     say(f"chosen: {written(chosen.candidate)}, {chosen.why}")
     model = with_head(encoder.cpu(), task, train, chosen.candidate)
-    save_package(start.folder / "weights", model, model_card(model.config, data.train.frame))
+    save_package(start.folder / "weights", model, model_card(model.config, TrainingFacts.of(experiment, data)))
     write_environment(
         start.folder,
         finished=True,

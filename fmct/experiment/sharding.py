@@ -6,19 +6,21 @@ Lightning's `fsdp` is FSDP1, which refuses CPUs; its ModelParallelStrategy leave
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.distributed_c10d import default_pg_timeout
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from fmct.console.errors import UsageError
+from fmct.experiment.checkpoint_files import load_plainly
 from fmct.models.backbones import repeated_blocks
 
 
@@ -27,10 +29,13 @@ class FullySharded(ModelParallelStrategy):
 
     Checkpoints are whole, in one file and as without division. (Lightning's own way refuses to load the optimizer's
     state where a parameter has none, such as prototypes that haven't moved yet.)
+
+    Args:
+        timeout: how long processes wait for one another.
     """
 
-    def __init__(self) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+    def __init__(self, timeout: timedelta = default_pg_timeout) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timeout)
 
     def setup_environment(self) -> None:
         """Let all processes share scans and parameters alike."""
@@ -58,10 +63,7 @@ class FullySharded(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: _PATH, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint, in every process; what isn't this process's share is never in memory as a whole."""
-        checkpoint: dict[str, Any] = torch.load(
-            self.broadcast(checkpoint_path), map_location="cpu", weights_only=weights_only, mmap=True
-        )
-        return checkpoint
+        return load_plainly(self.broadcast(checkpoint_path))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's shares of the whole tensors."""

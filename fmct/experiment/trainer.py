@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -10,16 +11,20 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from pydantic import Field, model_validator
 from rich.console import Console
 
 from fmct.callbacks.best_weights import BestWeights
+from fmct.callbacks.companions import Places
 from fmct.callbacks.data_wait import DataWait
 from fmct.callbacks.pictures import Pictures
+from fmct.callbacks.preemption import Asked, Preemption
 from fmct.callbacks.run_progress import BarProgress, PlainProgress
 from fmct.callbacks.step_limit import StepLimit
 from fmct.callbacks.throughput import Throughput
 from fmct.console.errors import UsageError
+from fmct.experiment.checkpoint_files import CheckpointFiles
 from fmct.experiment.checkpoints import Checkpoints
 from fmct.experiment.compilation import require_compiler
 from fmct.experiment.config import Config
@@ -51,8 +56,19 @@ class TrainerConfig(Config):
     checkpoint_every_steps: int = Field(
         0, ge=0, description="also within epochs, so many optimizer steps apart, for epochs of hours; 0: none"
     )
+    checkpoint_every_hours: float | None = Field(
+        1.0, gt=0, description="also within epochs, when the last checkpoint is so many hours old; null: never"
+    )
+    checkpoint_keep: int = Field(
+        2, gt=0, description="newest checkpoints kept: where one is damaged, the run goes on from the one before"
+    )
+    timeout_s: int = Field(
+        1800, gt=0, description="seconds that processes (ddp, fsdp2) wait for one that starts, hangs or died"
+    )
     keep: Literal["last", "best"] = Field(
-        "last", description="which weights are packaged: those at the end, or at the best validation"
+        "last",
+        description="which weights are packaged: those at the end, or at the best validation; every checkpoint holds "
+        "the best so far too",
     )
     keep_metric: str = Field("val/auroc", description="what is best by, of what validations log; for keep: best")
     checkpoints: bool = Field(
@@ -73,12 +89,13 @@ class TrainerConfig(Config):
             )
         return self
 
-    def build(self, folder: Path, watching: Sequence[Callback] = ()) -> L.Trainer:
+    def build(self, folder: Path, watching: Sequence[Callback] = (), asked: Asked | None = None) -> L.Trainer:
         """Build the Trainer that writes into a run's folder.
 
         Args:
             folder: the run's.
             watching: callbacks of the section `callbacks`, the first to look at a step.
+            asked: what this process hears of being asked to end; None: nobody listens.
 
         Raises:
             UsageError: when this machine can't do what is asked for.
@@ -88,10 +105,17 @@ class TrainerConfig(Config):
         torch.set_float32_matmul_precision(self.matmul_precision)
         on_terminal = Console().is_terminal
         limit = [] if self.max_steps is None else [StepLimit(self.max_steps)]
-        saving = Checkpoints(folder / "checkpoints", self.checkpoint_every_epochs, self.checkpoint_every_steps)
+        saving = Checkpoints(
+            folder / "checkpoints",
+            self.checkpoint_every_epochs,
+            self.checkpoint_every_steps,
+            self.checkpoint_every_hours,
+            self.checkpoint_keep,
+        )
         callbacks: list[Callback] = [
             *limit,  # first: it says which step is the last
             *([saving] if self.checkpoints else []),
+            Places(),
             Throughput(),
             *watching,
             BarProgress() if on_terminal else PlainProgress(),
@@ -100,13 +124,16 @@ class TrainerConfig(Config):
             callbacks.append(BestWeights(self.keep_metric))
         if self.pictures_every_steps:
             callbacks.append(Pictures(folder / "pictures", self.pictures_every_steps))
+        if asked:
+            callbacks.append(Preemption(asked, saving if self.checkpoints else None))
         events = [EventFile(folder / "tb")] if self.tensorboard else []
         try:
             return L.Trainer(
                 accelerator=self.accelerator,
                 devices=self.devices,
                 num_nodes=self.nodes,
-                strategy=FullySharded() if self.strategy == "fsdp2" else self.strategy,
+                strategy=self._strategy(),
+                plugins=[CheckpointFiles()],
                 precision=self.precision,
                 max_epochs=self.max_epochs or -1,
                 accumulate_grad_batches=self.accumulate_batches,
@@ -129,3 +156,9 @@ class TrainerConfig(Config):
                 f"trainer: accelerator {self.accelerator}, devices {self.devices}, strategy {self.strategy}",
                 "change these three to what this machine has; accelerator auto, devices 1, strategy auto run anywhere",
             ) from error
+
+    def _strategy(self) -> Strategy | str:
+        patience = timedelta(seconds=self.timeout_s)
+        if self.strategy == "fsdp2":
+            return FullySharded(patience)
+        return DDPStrategy(timeout=patience) if self.strategy == "ddp" else self.strategy

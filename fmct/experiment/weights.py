@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -27,8 +26,9 @@ from fmct.models.packaged import (
     package_folder,
     save_package,
 )
-from fmct.models.probe_heads import KNNHeadConfig, LogisticHeadConfig
 from fmct.models.strict_loading import load_tensors
+from fmct.release.card import model_card
+from fmct.release.training_facts import TrainingFacts
 from fmct.tasks.base import Setting, Task
 from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
 
@@ -115,7 +115,7 @@ def export_run(
     model.backbone.load_state_dict(learned)
     if classifier and model.head is not None:
         model.head.load_state_dict(tensors_of(classifier.head, task, tensors))
-    return save_package(folder, model, model_card(config, data.train.frame))
+    return save_package(folder, model, model_card(config, TrainingFacts.of(experiment, data)))
 
 
 def tensors_of(part: nn.Module, whole: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -154,56 +154,3 @@ def export_checkpoint(path: Path, folder: Path) -> Path:
         best.load_state_dict(checkpoint["callbacks"][best.state_key])
     tensors, steps = best.chosen(checkpoint["state_dict"], checkpoint["global_step"])
     return export_run(task, tensors, experiment, data, folder, steps)
-
-
-def model_card(config: PackageConfig, scans: pd.DataFrame) -> str:
-    """Write MODEL_CARD.md: what the weights are, what they saw, what they are not for. Nothing about any patient."""
-    by_site = scans["site"].replace("", "unnamed").value_counts().sort_index()
-    sites = "\n".join(f"| {site} | {count} |" for site, count in by_site.items())
-    backbone = ", ".join(f"{key} {value}" for key, value in config.backbone.model_dump(exclude={"columns"}).items())
-    preprocessing = config.preprocessing.model_dump() if config.preprocessing else {}
-    settings = "\n".join(f"| {key} | {value} |" for key, value in preprocessing.items())
-    task = f"{config.task}, labels {', '.join(config.labels)}" if config.labels else config.task
-    return f"""# {config.name}
-
-Head-CT weights made by fmct {config.fmct_version}: {task}; {config.steps} optimizer steps.
-For research only. Not a medical device; no diagnosis may rest on it.
-{described_head(config)}
-* Backbone: {backbone}.
-* Input: {described_input(config)}.
-* Trained on {len(scans)} scans of {scans["patient_id"].nunique()} patients:
-
-| site | scans |
-|---|---|
-{sites}
-
-Preprocessing:
-
-| setting | value |
-|---|---|
-{settings}
-
-Scans from other scanners, countries or age groups than these may be read differently. Scans weren't defaced.
-"""
-
-
-def described_input(config: PackageConfig) -> str:
-    """Say what the weights are shown."""
-    if config.input is None:
-        return "features that another model made of the scans; config.json names their columns"
-    windows = ", ".join(f"{w.level_hu:g}/{w.width_hu:g}" for w in config.input.windows)
-    return f"{config.input.voxels}³ voxels; windows (level/width, HU): {windows}"
-
-
-def described_head(config: PackageConfig) -> str:
-    """Say what a head that was fitted without steps is, and what it gives away; empty for others."""
-    head = config.head
-    if isinstance(head, LogisticHeadConfig):
-        return f"\nThe head is a logistic regression (C {head.c:g}) on frozen features (pooling {head.pooling}).\n"
-    if isinstance(head, KNNHeadConfig):
-        return (
-            f"\nThe head compares frozen features (pooling {head.pooling}) with those of the {head.scans} training "
-            f"scans, which model.safetensors holds together with their labels, without names: {head.k} neighbors, "
-            f"temperature {head.temperature:g}. Hand it on only to whom these may be shown.\n"
-        )
-    return ""

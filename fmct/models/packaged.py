@@ -1,6 +1,5 @@
-"""Weight packages: model.safetensors, config.json, MODEL_CARD.md and SHA256SUMS in a folder.
+"""The model in a weight package, from a scan on disk to an embedding; what the files are: `fmct.models.package_files`.
 
-A package carries all that is needed to go from a scan on disk to an embedding: backbone, windows and preprocessing.
 B scans, C windows, N tokens, D width, L labels.
 """
 
@@ -9,48 +8,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fmct.console.errors import UsageError, require_file
-from fmct.console.files import atomic_path, sha256, write_text_atomically
+from fmct.console.files import atomic_path, write_text_atomically
 from fmct.data.presets import AnySettings
 from fmct.data.series import find_scans
 from fmct.data.volume_file import Volume, Voxels
 from fmct.data.volume_making import make_volume
-from fmct.experiment.config import Config
-from fmct.models.backbones import BackboneConfig
 from fmct.models.features import Features
+from fmct.models.package_files import CARD, CONFIG, WEIGHTS, write_sums
+from fmct.models.package_files import SUMS as SUMS
+from fmct.models.package_files import PackageConfig as PackageConfig
+from fmct.models.package_files import package_folder as package_folder
+from fmct.models.package_files import read_config as read_config
 from fmct.models.pooling import Pooling, pooled, prefix_tokens_of
-from fmct.models.probe_heads import AnyHeadConfig
 from fmct.models.strict_loading import load_tensors
 from fmct.views.network_input import InputConfig
-
-WEIGHTS, CONFIG, CARD, SUMS = "model.safetensors", "config.json", "MODEL_CARD.md", "SHA256SUMS"
-
-
-class PackageConfig(Config):
-    """What config.json holds."""
-
-    format: Literal[1] = 1
-    name: str = Field(description="the experiment that made the weights")
-    task: str = Field(description="mae, dino, classifier or the kind of an imported checkpoint")
-    fmct_version: str
-    steps: int = Field(description="optimizer steps that made the weights")
-    backbone: BackboneConfig
-    input: InputConfig | None = Field(description="null: the weights take features, not scans")
-    preprocessing: Annotated[AnySettings, Field(discriminator="preset")] | None = Field(
-        description="null: the weights' own preprocessing isn't known here"
-    )
-    head: AnyHeadConfig | None = None
-    labels: tuple[str, ...] = ()
 
 
 class PackagedModel(nn.Module):
@@ -196,48 +176,8 @@ def save_package(folder: Path, model: PackagedModel, card: str) -> Path:
         save_file({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, temporary)
     write_text_atomically(folder / CONFIG, json.dumps(model.config.model_dump(mode="json"), indent=2) + "\n")
     write_text_atomically(folder / CARD, card)
-    sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in (WEIGHTS, CONFIG, CARD))
-    write_text_atomically(folder / SUMS, sums)
+    write_sums(folder)
     return folder
-
-
-def package_folder(path: Path) -> Path:
-    """Return the package that a path means: the folder itself, or the `weights` folder of a run.
-
-    Raises:
-        UsageError: when there is neither.
-    """
-    require_file(path, "the weight package", "name a folder that holds model.safetensors, or a finished run")
-    for folder in (path, path / "weights"):
-        if (folder / CONFIG).exists():
-            return folder
-    raise UsageError(
-        "no weight package here",
-        path,
-        "name a folder with config.json and model.safetensors, or a finished run; of others, `fmct export` makes one",
-    )
-
-
-def read_config(folder: Path) -> PackageConfig:
-    """Read and check config.json and the checksums of a package.
-
-    Raises:
-        UsageError: when a file is missing or altered.
-    """
-    sums = require_file(folder / SUMS, "the checksum file", "export the package again with `fmct export`")
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        expected, _, name = line.partition("  ")
-        path = require_file(folder / Path(name).name, "a file of the weight package", "copy the package again")
-        if sha256(path) != expected:
-            raise UsageError("the file doesn't match its checksum", path, "copy the package again from its source")
-    try:
-        return PackageConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValidationError as error:
-        first: Any = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"{key}: {first['msg']}", folder / CONFIG, "use the fmct version that wrote the package, or export it again"
-        ) from error
 
 
 def load_package(path: Path, *, allow_partial: bool = False) -> PackagedModel:

@@ -227,7 +227,7 @@ class ViT3D(nn.Module):
             angles_NP = rotary_angles(self.width // self.config.heads, grid_zyx, x_BCZYX.device)
             rotation = rotation_of(angles_NP[None] if keep_BK is None else angles_NP[keep_BK], self.prefix_tokens)
         prefix = [t for t in (self.cls_token, self.register_tokens) if t is not None]
-        x_BND = torch.cat([*(t.expand(len(patches_BND), -1, -1) for t in prefix), patches_BND], dim=1)
+        x_BND = torch.cat([*(t.expand(patches_BND.shape[0], -1, -1) for t in prefix), patches_BND], dim=1)
         attended_BN = None if absent_BK is None else F.pad(~absent_BK, (self.prefix_tokens, 0), value=True)
         for block in self.blocks:
             if self.config.checkpoint_activations and torch.is_grad_enabled():

@@ -22,10 +22,9 @@ from fmct.models.decoder import DecoderConfig, MAEDecoder
 from fmct.models.mask_orders import MaskingConfig, RandomMasking
 from fmct.models.masking import Foreground, Masking, foreground_keep, random_keep
 from fmct.models.vit3d import ViT3D
-from fmct.views.slices import middle_slices
+from fmct.views.slices import in_one_window, middle_slices
 
 HIDDEN_GRAY = 0.35
-MOST_WINDOWS_APART = 3
 
 
 class Reconstruction(NamedTuple):
@@ -152,8 +151,7 @@ class MaskedModelingConfig(Config):
         rows = []
         for row in (patches, gray, gray.lerp(predicted, shown)):
             volume = unpatchify(row, patch_zyx, x.shape[2:]).clamp(0, 1)  # type: ignore[arg-type]  # a Size of three
-            seen = volume[:, 0] if volume.shape[1] <= MOST_WINDOWS_APART else volume.mean(1)
-            rows.append(torch.cat([middle_slices(scan) for scan in seen], 1))
+            rows.append(torch.cat([middle_slices(scan) for scan in in_one_window(volume)], 1))
         return torch.cat(rows, 0)
 
     @staticmethod

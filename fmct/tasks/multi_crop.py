@@ -16,7 +16,7 @@ from fmct.models.masking import Foreground
 from fmct.tasks.base import Batch, Task
 from fmct.views.crops import CropConfig
 from fmct.views.intensity import IntensityConfig
-from fmct.views.slices import middle_slices
+from fmct.views.slices import in_one_window, middle_slices
 
 GLOBAL_VIEWS = 2
 
@@ -68,7 +68,7 @@ def views_picture(batch: Batch) -> Tensor:
     """Draw the views of the first scan, global ones above, local ones below: (H, W) in [0, 1]."""
     count = len(batch["hu"])
     rows = [
-        torch.cat([middle_slices(view[0]) for view in batch[kind][::count]], 1)
+        torch.cat([middle_slices(in_one_window(view)) for view in batch[kind][::count]], 1)
         for kind in ("global_views", "local_views")
         if kind in batch
     ]

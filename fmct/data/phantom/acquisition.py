@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse, stats
 
 from fmct.data.geometry import LPS_TO_RAS
+from fmct.data.phantom.artifacts import SLAB_MM, Artifacts
+from fmct.data.phantom.coverage import shortened
+from fmct.data.phantom.detector_noise import noise, ramp_noise
 from fmct.data.phantom.findings import Finding
 from fmct.data.phantom.head import HeadParameters
-from fmct.data.phantom.render import Grid, Rendering, render
+from fmct.data.phantom.render import Band, Grid, Rendering, render
 from fmct.data.phantom.scanner import NO_OVERRIDES, Overrides, Protocol, Scanner
 from fmct.data.phantom.shapes import Array
 from fmct.data.phantom.skull import AIR_HU
@@ -24,7 +27,7 @@ from fmct.data.phantom.skull import AIR_HU
 FINEST_MM, COARSEST_MM = 1.0, 2.5  # steps of the rendering under a scan
 SLICES_AT_ONCE = 8
 LOWEST_HU, HIGHEST_HU = -1024, 3071
-REFERENCE_SLICE_MM = 5.0
+ENHANCED_MM = 0.8  # radius that an edge-enhancing kernel overshoots over
 
 Vector = NDArray[np.float64]
 
@@ -34,8 +37,8 @@ class Scan:
     """What a scanner delivers.
 
     Attributes:
-        scanner: by which scanner.
-        protocol: how it was done.
+        scanner: by which scanner, with the kernel in use.
+        protocol: how it was done; it may have fewer slices than was asked for, where coverage is missed.
         hu: (K, R, C) int16 in order of acquisition; the scanner's padding value where nothing was measured.
         lesions: each finding's share of every voxel, (K, R, C) float32; only where they were asked for.
         rendering: the head that was scanned; only with the lesions.
@@ -100,26 +103,54 @@ def acquire(
         findings: what is wrong with the head.
         lesions: whether to deliver the findings' masks too.
     """
+    effects = protocol.effects
+    scanner = scanner.as_used(protocol)
     voxel_mm = np.cbrt(protocol.pixel_mm**2 * min(protocol.slice_mm))
     step = float(np.clip(voxel_mm, FINEST_MM, COARSEST_MM))
-    rendering = render(head, grid_under(head, protocol, step), findings)
+    if effects is not None:
+        head = head.model_copy(update={"detailed": True})
+    rest = "cup" if effects is None else effects.rest
+    band = band_under(protocol, step) if protocol.tilt_deg else None
+    rendering = render(head, grid_under(head, protocol, step), findings, rest=rest, band=band)
+    protocol = shortened(protocol, head, rendering)
     gather = Sampler(rendering.grid, protocol, scanner.blur_mm)
     count, matrix = len(protocol.slice_mm), protocol.matrix
     hu = np.empty((count, matrix, matrix), np.int16)
     masks = {name: np.empty(hu.shape, np.float32) for name in (rendering.lesions if lesions else ())}
     outside = outside_circle(matrix)
     above_air = rendering.hu - np.float32(AIR_HU)  # beyond the rendering there is air
+
+    def slices(other: Protocol) -> Array:
+        everything = slice(0, len(other.slice_mm))
+        return Sampler(rendering.grid, other, scanner.blur_mm)(above_air, everything) + np.float32(AIR_HU)
+
+    artifacts = None if effects is None else Artifacts(head, protocol, effects, slices)
     for start in range(0, count, SLICES_AT_ONCE):
         some = slice(start, min(start + SLICES_AT_ONCE, count))
         measured = gather(above_air, some) + np.float32(AIR_HU)
+        if artifacts is not None:
+            artifacts.add(measured, start)
+        enhance(measured, scanner, protocol)
         for k, plane in enumerate(measured, start):
-            plane += noise(scanner, protocol, protocol.slice_mm[k], rng)
+            if artifacts is None:
+                plane += noise(scanner, protocol, protocol.slice_mm[k], rng)
+            else:
+                plane += ramp_noise(scanner, protocol, protocol.slice_mm[k], rng) * artifacts.noise_map(k)
         hu[some] = np.clip(np.rint(measured), LOWEST_HU, HIGHEST_HU)
         for name, mask in masks.items():
             mask[some] = gather(rendering.lesions[name], some)
     if scanner.padding_hu is not None:
         hu[:, outside] = scanner.padding_hu
     return Scan(scanner, protocol, hu, masks, rendering if lesions else None)
+
+
+def enhance(planes: Array, scanner: Scanner, protocol: Protocol) -> None:
+    """Overshoot at the edges of slices, (k, R, C) in place, as the kernel does, where pixels are fine enough for it."""
+    sigma = ENHANCED_MM / protocol.pixel_mm
+    if protocol.effects is None or not scanner.enhancement or sigma < 0.3:
+        return
+    smooth = ndimage.gaussian_filter(planes, (0.0, sigma, sigma), truncate=3.0)
+    planes += np.float32(scanner.enhancement) * (planes - smooth)
 
 
 def grid_under(head: HeadParameters, protocol: Protocol, step_mm: float) -> Grid:
@@ -131,6 +162,16 @@ def grid_under(head: HeadParameters, protocol: Protocol, step_mm: float) -> Grid
     low = max(min(protocol.table_z_mm) - reach, z - 150.0)
     high = min(max(protocol.table_z_mm) + reach, z + 130.0)
     return Grid.spanning((x - half, y - half, low), (x + half, y + half, high), step_mm)
+
+
+def band_under(protocol: Protocol, step_mm: float) -> Band:
+    """Return what the slices see, with the voxels next to it."""
+    tilt = np.deg2rad(protocol.tilt_deg)
+    through = max(*protocol.slice_mm, SLAB_MM) / 2 / np.cos(tilt)
+    margin = through + step_mm * (1.0 + abs(np.tan(tilt)))
+    center = float(np.tan(tilt) * protocol.center_mm[1])
+    low, high = min(protocol.table_z_mm) - margin, max(protocol.table_z_mm) + margin
+    return Band(float(LPS_TO_RAS[1] * np.tan(tilt)), center + low, center + high)
 
 
 class Sampler:
@@ -191,21 +232,6 @@ def linear_weights(at_mm: Vector, origin_mm: float, step_mm: float, count: int) 
     index = np.stack([lower, lower + 1], axis=-1).astype(np.intp)
     weight = np.stack([1.0 - share, share], axis=-1) * ((index >= 0) & (index < count))
     return np.clip(index, 0, count - 1), weight
-
-
-def noise(scanner: Scanner, protocol: Protocol, slice_mm: float, rng: np.random.Generator) -> Array:
-    """Return one slice of noise, (R, C) HU: less in thick slices and large pixels, correlated by the kernel."""
-    white = rng.standard_normal((protocol.matrix, protocol.matrix), dtype=np.float32)
-    sigma = scanner.noise_correlation_mm / protocol.pixel_mm
-    native = min(1.0, float(np.mean(scanner.pixel_mm)) / protocol.pixel_mm)
-    level = scanner.noise_hu * np.sqrt(REFERENCE_SLICE_MM / slice_mm) * np.sqrt(native)
-    if sigma < 0.3:
-        return white * np.float32(level)
-    ndimage.gaussian_filter(white, sigma, output=white, mode="wrap", truncate=3.0)
-    impulse = np.zeros(2 * int(3.0 * sigma + 0.5) + 9)
-    impulse[impulse.size // 2] = 1.0
-    kept = float((ndimage.gaussian_filter1d(impulse, sigma, truncate=3.0) ** 2).sum())
-    return white * np.float32(level / kept)
 
 
 def outside_circle(matrix: int) -> NDArray[np.bool_]:

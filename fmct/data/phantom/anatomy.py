@@ -8,10 +8,11 @@ import numpy as np
 
 from fmct.data.phantom.brain import Brain, BrainPoints
 from fmct.data.phantom.face import Face
-from fmct.data.phantom.findings import Finding
+from fmct.data.phantom.findings import Finding, altered
+from fmct.data.phantom.fluid import Fluid
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.shapes import Array, Indices
-from fmct.data.phantom.skull import AIR_HU, Skull, paint_scalp
+from fmct.data.phantom.skull import AIR_HU, OuterPoints, Skull, paint_scalp
 
 FACE_BELOW_MM = -2.0  # height under which the bones and hollows of the face lie
 FACE_REACH_MM = 30.0  # height up to which the face's outline reaches
@@ -28,10 +29,11 @@ class Anatomy:
     """
 
     def __init__(self, head: HeadParameters, findings: Sequence[Finding] = ()) -> None:
-        self.head = head
         self.findings = tuple(findings)
+        self.head = head = altered(head, findings)
         self.scale = np.array(head.scale, np.float32)[:, None]
         self.skull, self.face, self.brain = Skull(head), Face(head), Brain(head)
+        self.outer_findings = [f for f in self.findings if type(f).paint_outside is not Finding.paint_outside]
 
     def hu(self, points_mm: Array, edge_mm: float) -> tuple[Array, dict[str, Array]]:
         """Return what a detector would see at some points.
@@ -45,10 +47,16 @@ class Anatomy:
         """
         hu = np.full(points_mm.shape[1], AIR_HU, np.float32)
         outside = self.skull.cavity(points_mm)
+        for finding in self.outer_findings:
+            pressed = finding.press(self.head, points_mm)
+            if pressed is not None:
+                outside = outside + pressed
         solid = np.flatnonzero((outside > -edge_mm) & ((outside < SCALP_REACH_MM) | (points_mm[2] < FACE_REACH_MM)))
-        self._paint_outside(hu, points_mm, outside, solid, edge_mm)
+        lesions = self._paint_outside(hu, points_mm, outside, solid, edge_mm)
         cavity = np.flatnonzero(outside < 0.5 * edge_mm)
-        lesions = self._paint_cavity(hu, points_mm, outside, cavity, edge_mm) if cavity.size else {}
+        if cavity.size:
+            for name, share in self._paint_cavity(hu, points_mm, outside, cavity, edge_mm).items():
+                lesions[name] = np.maximum(lesions[name], share) if name in lesions else share
         return hu, lesions
 
     def parts(self, points_mm: Array) -> dict[str, Array]:
@@ -71,11 +79,13 @@ class Anatomy:
             "ears": features.ears(template),
         }
 
-    def _paint_outside(self, hu: Array, points: Array, outside: Array, solid: Indices, edge: float) -> None:
-        """Paint scalp, face and bone at the indices `solid`."""
+    def _paint_outside(self, hu: Array, points: Array, outside: Array, solid: Indices, edge: float) -> dict[str, Array]:
+        """Paint scalp, face and bone at the indices `solid`; return the shares of findings there."""
         points, outside = points[:, solid], outside[solid]
         template = points / self.scale
         shell = self.skull.shell(points, outside)
+        for finding in self.outer_findings:
+            finding.reshape(self.head, points, shell)
         skin = shell.skin_mm
         low = np.flatnonzero(template[2] < FACE_REACH_MM)
         if low.size:
@@ -97,7 +107,14 @@ class Anatomy:
         painted = part[bone]
         self.skull.paint(painted, points[:, inside[bone]], shell.at(inside[bone]), edge)
         part[bone] = painted
+        lesions: dict[str, Array] = {}
+        for finding in self.outer_findings:
+            share = finding.paint_outside(self.head, part, OuterPoints(points[:, inside], shell.at(inside), edge))
+            if share is not None:
+                lesions[finding.name] = np.zeros(hu.size, np.float32)
+                lesions[finding.name][solid[inside]] = share
         hu[solid[inside]] = part
+        return lesions
 
     def _paint_cavity(self, hu: Array, points: Array, outside: Array, cavity: Indices, edge: float) -> dict[str, Array]:
         """Paint the contents of the skull at the indices `cavity`; return the findings' shares."""
@@ -109,16 +126,19 @@ class Anatomy:
             if moved is not None:
                 tissue = tissue - moved
         if tissue is not inside:
-            tissue_depth = -self.skull.cavity(tissue)
-        at = BrainPoints(inside, depth, tissue / self.scale, tissue_depth, edge)
+            pushed = np.flatnonzero((tissue != inside).any(0))
+            tissue_depth = depth.copy()
+            tissue_depth[pushed] = -self.skull.cavity(np.ascontiguousarray(tissue[:, pushed]))
+        fluid = Fluid.nowhere(cavity.size) if any(finding.in_fluid for finding in self.findings) else None
+        at = BrainPoints(inside, depth, tissue / self.scale, tissue_depth, edge, fluid)
         part = np.empty(cavity.size, np.float32)
         self.brain.paint(part, at)
         lesions: dict[str, Array] = {}
         for finding in self.findings:
             share = finding.paint(self.head, part, at)
             if share is not None:
-                lesions[finding.name] = np.zeros(outside.size, np.float32)
-                lesions[finding.name][cavity] = share
+                body = lesions.setdefault(finding.name, np.zeros(outside.size, np.float32))
+                body[cavity] = np.maximum(body[cavity], share)
         bone = hu[cavity]
         hu[cavity] = bone + np.clip(depth / edge + 0.5, 0.0, 1.0) * (part - bone)
         return lesions

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fmct.data.phantom.cortex import Folding
+from fmct.data.phantom.details import Details
+from fmct.data.phantom.fluid import Fluid
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.noise import NoiseField, PlaneWaves
 from fmct.data.phantom.shapes import (
@@ -25,6 +27,7 @@ from fmct.data.phantom.shapes import (
 from fmct.data.phantom.ventricles import fluid_spaces
 
 GREY_HU, WHITE_HU, CSF_HU, DURA_HU, CORD_HU = 37.0, 29.5, 8.0, 52.0, 34.0
+FAR_MM, NEAR_SULCUS_MM = 99.0, 7.0
 CORTEX_MM, FOLIA_WAVELENGTH_MM = 3.2, 9.0
 
 
@@ -38,6 +41,7 @@ class BrainPoints:
         template_mm: (3, N) what lies there: the place in the average head of the tissue now at each point.
         tissue_depth_mm: (N,) depth that this tissue had before anything displaced it.
         edge_mm: width of a voxel.
+        fluid: where cerebrospinal fluid is, once the brain has been painted; None when nobody asks.
     """
 
     points_mm: Array
@@ -45,6 +49,7 @@ class BrainPoints:
     template_mm: Array
     tissue_depth_mm: Array
     edge_mm: float
+    fluid: Fluid | None = None
 
 
 class Brain:
@@ -52,43 +57,77 @@ class Brain:
 
     def __init__(self, head: HeadParameters) -> None:
         self.head = head
-        self.folding = Folding(head)
+        self.details = Details(head) if head.detailed else None
+        self.folding = Folding(head, self.details)
         self.texture = PlaneWaves(head.seed + 8, wavelength_mm=34.0, waves=6)
         self.folia = NoiseField(head.seed + 9, FOLIA_WAVELENGTH_MM, nodes=48, nodes_per_wavelength=5.0)
 
     def paint(self, hu: Array, at: BrainPoints) -> None:
-        """Fill `hu`, (N,), in place at all points of the cavity."""
-        template, edge = at.template_mm, at.edge_mm
+        """Fill `hu`, (N,), in place at all points of the cavity, and `at.fluid` where it is wanted."""
+        template, edge, fluid = at.template_mm, at.edge_mm, at.fluid
         texture = self.texture.at(template)
         behind = tentorial_side(template)
         lower = np.flatnonzero(behind < edge)
         upper = np.flatnonzero(behind > -edge)
         hu[:] = CSF_HU
-        below = np.empty(0, np.float32)
+        below = wet_below = np.empty(0, np.float32)
         if lower.size:
-            below = self._hindbrain(template[:, lower], at.tissue_depth_mm[lower], behind[lower], edge)
+            below, wet_below = self._hindbrain(template[:, lower], at.tissue_depth_mm[lower], behind[lower], edge)
         if upper.size:
-            hu[upper] = self._cerebrum(template[:, upper], at.tissue_depth_mm[upper], texture[upper], edge)
+            hu[upper], wet = self._cerebrum(template[:, upper], at.tissue_depth_mm[upper], texture[upper], edge)
+            if fluid is not None:
+                fluid.subarachnoid[upper] = wet
         if lower.size:
             share = share_inside(behind[lower], edge)
             hu[lower] += share * (below - hu[lower])
+            if fluid is not None:
+                fluid.subarachnoid[lower] += share * (wet_below - fluid.subarachnoid[lower])
         dura = share_between(behind, -0.6, 0.6, edge) * smooth_step(-template[1], 30.0, 42.0)
-        mix(hu, DURA_HU, dura * smooth_step(np.abs(template[0]), 8.0, 16.0))
-        inner = np.flatnonzero((np.abs(template[0]) < 60.0) & (at.tissue_depth_mm > 12.0))
-        self._fluid(hu, template, inner, edge)
+        dura *= smooth_step(np.abs(template[0]), 8.0, 16.0)
+        mix(hu, DURA_HU, dura)
+        inner = self._around_spaces(template, at.tissue_depth_mm)
+        spaces = fluid_spaces(self.head, template[:, inner])
+        ventricles, cisterns = share_inside(spaces.ventricles, edge), share_inside(spaces.cisterns, edge)
+        part = hu[inner]
+        mix(part, CSF_HU, np.maximum(ventricles, cisterns))
+        hu[inner] = part
         stem = np.flatnonzero((np.abs(template[0]) < 26.0) & (template[2] < 4.0) & (template[1] < 0.0))
+        stem_share = brainstem(template[:, stem], edge)
         part = hu[stem]
-        brainstem(part, template[:, stem], edge)
+        mix(part, CORD_HU, stem_share)
         hu[stem] = part
+        if fluid is not None:
+            fluid.displaced_by(dura)
+            fluid.add_inner(inner, ventricles, cisterns)
+            fluid.displaced_by(stem_share, stem)
+        if self.details is not None:
+            to_ventricles = np.full(hu.shape, FAR_MM, np.float32)
+            to_ventricles[inner] = spaces.ventricles
+            self.details.paint_brain(hu, template, at.tissue_depth_mm, to_ventricles, edge)
 
-    def _cerebrum(self, template: Array, depth: Array, texture: Array, edge: float) -> Array:
-        """Return the HU of both hemispheres: fluid outside, ribbon of grey matter, white matter, deep nuclei, falx."""
+    def _around_spaces(self, template: Array, depth: Array) -> Indices:
+        """Return where ventricles and cisterns can be: deep in the brain; and over the sella, but in plain heads."""
+        x, y, z = np.abs(template[0]), template[1], template[2]
+        deep = (x < 60.0) & (depth > 12.0)
+        if self.head.detailed:
+            deep |= (x < 36.0) & (np.abs(y - 2.0) < 18.0) & (np.abs(z + 20.0) < 10.0) & (depth > 1.0)
+        return np.flatnonzero(deep)
+
+    def _cerebrum(self, template: Array, depth: Array, texture: Array, edge: float) -> tuple[Array, Array]:
+        """Return HU and share of fluid of both hemispheres.
+
+        From outside: fluid, ribbon of grey matter, white matter, deep nuclei; the falx between.
+        """
         head = self.head
         surface = depth - np.float32(head.gap_mm) * (1.0 + 0.35 * texture)
         sheet, reach = self.folding.sulcus(template)
-        fissure, falx = midline(template, depth)
+        middle = template if self.details is None else self.details.bent(template)
+        fissure, falx = midline(middle, depth)
         narrowing = np.maximum(1.0 - np.maximum(surface, 0.0) / reach, 0.0)
         half_width = np.float32(head.sulcus_mm) * narrowing * (1.0 + 0.4 * texture)
+        if self.details is not None:
+            near = np.flatnonzero((narrowing > 0.0) & (np.abs(sheet) < NEAR_SULCUS_MM))
+            half_width[near] *= self.details.unevenness(template[:, near])
         open_sulcus = narrowing > 0.0
         sylvian = sylvian_fissure(template, 0.35 * head.gap_mm + 0.6 * head.sulcus_mm)
         fissure_fluid = fissure - np.float32(0.5 + 0.35 * head.gap_mm)
@@ -105,12 +144,14 @@ class Brain:
         mix(hu, GREY_HU + np.float32(0.7) * texture, np.maximum(grey, share_inside(deep, 2.5)))
         sulcal = share_between(sheet, -half_width, half_width, edge) * open_sulcus
         fluid = np.maximum(share_inside(surface, edge), np.maximum(sulcal, share_inside(fissure_fluid, edge)))
-        mix(hu, CSF_HU, np.maximum(fluid, share_inside(sylvian, edge)))
-        mix(hu, DURA_HU, share_between(template[0], -0.7, 0.7, edge) * falx)
-        return hu
+        fluid = np.maximum(fluid, share_inside(sylvian, edge))
+        mix(hu, CSF_HU, fluid)
+        dura = share_between(middle[0], -0.7, 0.7, edge) * falx
+        mix(hu, DURA_HU, dura)
+        return hu, fluid - dura * fluid
 
-    def _hindbrain(self, template: Array, depth: Array, behind: Array, edge: float) -> Array:
-        """Return the HU below the tentorium: cerebellum with folia, fluid around it and in the brainstem's place."""
+    def _hindbrain(self, template: Array, depth: Array, behind: Array, edge: float) -> tuple[Array, Array]:
+        """Return HU and share of fluid below the tentorium: cerebellum, fluid around it and for the brainstem."""
         cerebellum = np.minimum(depth - np.float32(self.head.gap_mm * 0.7), -behind - np.float32(0.8))
         pair = mirrored(template)
         body = smooth_min(
@@ -122,15 +163,9 @@ class Brain:
         folia = self.folia.at(template * np.array([[0.45], [1.0], [1.0]], np.float32))
         core = smooth_step(cerebellum + 2.5 * folia, 8.0, 13.0)
         hu = GREY_HU + np.float32(1.0) * folia - core * np.float32(GREY_HU - WHITE_HU)
-        mix(hu, CSF_HU, 1.0 - share_inside(-cerebellum, edge))
-        return hu
-
-    def _fluid(self, hu: Array, template: Array, inner: Indices, edge: float) -> None:
-        """Lay ventricles and cisterns into `hu` at the indices `inner`."""
-        spaces = fluid_spaces(self.head, template[:, inner])
-        part = hu[inner]
-        mix(part, CSF_HU, np.maximum(share_inside(spaces.ventricles, edge), share_inside(spaces.cisterns, edge)))
-        hu[inner] = part
+        fluid = 1.0 - share_inside(-cerebellum, edge)
+        mix(hu, CSF_HU, fluid)
+        return hu, fluid
 
 
 def tentorial_side(template: Array) -> Array:
@@ -182,8 +217,8 @@ def deep_nuclei(template: Array) -> Array:
     return np.minimum(np.minimum(thalamus, caudate), lentiform)
 
 
-def brainstem(hu: Array, template: Array, edge: float) -> None:
-    """Lay midbrain, pons, medulla and cord into `hu` in place, leaving third and fourth ventricle open."""
+def brainstem(template: Array, edge: float) -> Array:
+    """Return the share of midbrain, pons, medulla and cord, which leave third and fourth ventricle open."""
     pair = mirrored(template)
     peduncle = capsule(pair, (6.0, -17.0, -2.0), (10.0, -15.0, -17.0), 7.0, 7.5)
     tectum = capsule(template, (0.0, -28.0, -4.0), (0.0, -30.0, -18.0), 10.5)
@@ -196,4 +231,4 @@ def brainstem(hu: Array, template: Array, edge: float) -> None:
     third = ellipsoid(template, (0.0, -10.0, 1.0), (3.0, 16.0, 12.0))
     fourth = ellipsoid(template, (0.0, -47.0, -34.0), (6.0, 7.0, 13.0))
     keep = smooth_step(np.minimum(third, fourth), -0.5, 1.0)
-    mix(hu, CORD_HU, share_inside(stem, edge) * keep)
+    return share_inside(stem, edge) * keep

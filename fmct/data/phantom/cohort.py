@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PositiveFloat
+
+# Importing registers the findings, in the order of the truth table's columns.
+# isort: off
+from fmct.data.phantom import bleeds, mass_effect, fracture, tumor, edema, infarct  # noqa: F401
+from fmct.data.phantom import hydrocephalus, dementia, distractors, grooves  # noqa: F401
+# isort: on
 
 from fmct.data.lesion_masks import mask_folder
-from fmct.data.phantom import bleeds, distractors, mass_effect  # noqa: F401 - registers the findings
 from fmct.data.phantom.acquisition import acquire
-from fmct.data.phantom.findings import draw_findings, label_names, labels_of, severities_of, severity_names
+from fmct.data.phantom.case_mix import MIXES, SITE_PREVALENCE, MixName, completed, deal
+from fmct.data.phantom.findings import altered, draw_findings, label_names, labels_of, severities_of, severity_names
 from fmct.data.phantom.head import draw_head, draw_pose
 from fmct.data.phantom.masks import write_masks
 from fmct.data.phantom.scanner import SCANNERS, Overrides
+from fmct.data.phantom.shares import scans_of_sites
 from fmct.data.phantom.writer import Identity, write_dicom, write_nifti
 from fmct.experiment.config import Config
 
-# What patients with a bleed have, with weights; the second at each site is modestly another mix than the first.
-BLEEDS: tuple[tuple[tuple[str, ...], float], ...] = (
-    (("IPH",), 0.26),
-    (("IPH", "MidlineShift"), 0.18),
-    (("SDH",), 0.24),
-    (("SDH", "MidlineShift"), 0.20),
-    (("IPH", "SDH"), 0.05),
-    (("IPH", "SDH", "MidlineShift"), 0.07),
-)
-OTHERS: tuple[tuple[tuple[str, ...], float], ...] = ((("OldInfarct", "MidlineShift"), 0.08), ((), 0.92))
-SITE_PREVALENCE = (0.9, 1.0, 1.1)  # against the cohort's
-SITE_SDH_ODDS = (1.0, 0.65, 1.5)
 ONE_IN_TWICE = 7  # scans: so many of a site's scans hold one second scan of a patient
 MASKS_FOLDER = ".masks"  # hidden, so that an index of the cohort passes over it
-CALCIFIED, INFARCTED, SLIGHTLY_SHIFTED = 0.45, 0.12, 0.35  # shares of patients, whatever else they have
 
 
 class CohortConfig(Config):
@@ -42,9 +36,11 @@ class CohortConfig(Config):
 
     scans: int = Field(60, ge=1)
     sites: int = Field(3, ge=1, le=len(SCANNERS))
+    shares: tuple[PositiveFloat, ...] = Field((), description="of the scans, for each site; none: equal ones")
     seed: int = Field(0, ge=0)
     format: Literal["mixed", "dicom", "nifti"] = "mixed"
     prevalence: float = Field(0.5, ge=0, le=1, description="share of patients with a bleed")
+    findings: MixName = Field("all", description="what is dealt, see `case_mix`")
     overrides: Overrides = Overrides()
 
     def build(self) -> list[Case]:
@@ -80,7 +76,8 @@ class Case(Config):
 
 def cases(config: CohortConfig) -> Iterator[Case]:
     """Yield the scans of a cohort."""
-    sizes = [config.scans // config.sites + (site < config.scans % config.sites) for site in range(config.sites)]
+    mix = MIXES[config.findings]
+    sizes = scans_of_sites(config.scans, config.shares or [1.0] * config.sites)
     owed = 0.0  # rounding of one site's bleeds is made good at the next
     number = 0
     for site, (scans, scanner) in enumerate(zip(sizes, SCANNERS, strict=False)):
@@ -90,12 +87,13 @@ def cases(config: CohortConfig) -> Iterator[Case]:
         owed += patients * min(1.0, config.prevalence * SITE_PREVALENCE[site])
         bleeding = min(patients, round(owed))
         owed -= bleeding
-        deck = deal(rng, site_mix(site), bleeding) + deal(rng, OTHERS, patients - bleeding)
+        deck = deal(rng, mix.at_site(mix.bleeds, site), bleeding)
+        deck += deal(rng, mix.at_site(mix.others, site), patients - bleeding)
         order = rng.permutation(patients)
         written = 0
         for place, patient in enumerate(order):
             number += 1
-            findings = with_distractors(rng, deck[patient])
+            findings = completed(rng, deck[patient], mix)
             for visit in range(1, 3 if place < scans // ONE_IN_TWICE else 2):
                 own = config.format if config.format != "mixed" else ("dicom", "nifti")[written % 2]
                 written += 1
@@ -111,33 +109,10 @@ def cases(config: CohortConfig) -> Iterator[Case]:
                 )
 
 
-def site_mix(site: int) -> tuple[tuple[tuple[str, ...], float], ...]:
-    """Return the weights of `BLEEDS` at one site."""
-    return tuple((names, weight * (SITE_SDH_ODDS[site] if "SDH" in names else 1.0)) for names, weight in BLEEDS)
-
-
-def deal(rng: np.random.Generator, mix: Sequence[tuple[tuple[str, ...], float]], count: int) -> list[tuple[str, ...]]:
-    """Draw from a mix so that the shares come out as nearly as whole patients allow (systematic sampling)."""
-    weights = np.array([weight for _, weight in mix])
-    quantiles = (np.arange(count) + rng.random()) / max(count, 1)
-    chosen = np.searchsorted(np.cumsum(weights / weights.sum())[:-1], quantiles, side="right")
-    return [mix[i][0] for i in chosen]
-
-
-def with_distractors(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Add what occurs with and without findings: calcification, an old infarct, a shift too small to count."""
-    calcified, infarcted, shifted = rng.random(3) < (CALCIFIED, INFARCTED, SLIGHTLY_SHIFTED)
-    if infarcted and "OldInfarct" not in names:
-        names = ("OldInfarct", *names)
-    if shifted and "MidlineShift" not in names:
-        names = (*names, "SlightShift")
-    return (*names, "Calcification") if calcified else names
-
-
-def truth_columns() -> list[str]:
-    """Return the columns of the truth table."""
+def truth_columns(mix: MixName = "all") -> list[str]:
+    """Return the columns of the truth table of a mix."""
     about = ["path", "patient_id", "site", "scanner", "seed", "format", "slice_mm", "tilt_deg"]
-    return [*about, *(f"label:{name}" for name in label_names()), *severity_names()]
+    return [*about, *(MIXES[mix].columns or [*(f"label:{name}" for name in label_names()), *severity_names()])]
 
 
 def make(case: Case, cohort: Path, masks: bool = False) -> dict[str, object]:
@@ -166,7 +141,7 @@ def make(case: Case, cohort: Path, masks: bool = False) -> dict[str, object]:
     else:
         identity = Identity(
             patient_id=case.patient_id,
-            age_years=head.age_years,
+            age_years=altered(head, findings).age_years,
             sex=head.sex,
             study=case.study,
             study_date=f"2020{case.visit:02d}01",

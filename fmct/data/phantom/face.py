@@ -22,13 +22,22 @@ from fmct.data.phantom.shapes import (
     share_inside,
     smooth_min,
     smooth_step,
+    within,
 )
 from fmct.data.phantom.skull import AIR_HU, COMPACT_HU, FAT_HU, MARROW_HU, MUSCLE_HU
 
 PETROUS_HU, TOOTH_HU, LENS_HU, VITREOUS_HU = 1750.0, 2300.0, 90.0, 12.0
+MUSCLE_MM, DETAILED_MUSCLE_MM = 22.0, 38.0  # wavelength of the sheets of fat between muscles
 EYE_MM = (32.0, 62.0, -38.0)
 ORBIT_MM = ((28.0, 50.0, -38.0), (18.5, 30.0, 17.0))
 MASTOID_MM = ((60.0, -44.0, -46.0), (12.0, 17.0, 20.0))
+# Boxes (|x|, y, z) that hold each group of bodies with a margin for coarse voxels; nothing else is touched by it.
+FACE_BOX_MM = ((-1.0, -74.0, -150.0), (102.0, 94.0, -2.0))
+BASE_BOX_MM = ((-1.0, -58.0, -122.0), (78.0, 86.0, -12.0))
+JAW_BOX_MM = ((-1.0, -8.0, -128.0), (60.0, 80.0, -60.0))
+PETROUS_BOX_MM = ((-1.0, -74.0, -76.0), (102.0, 10.0, -12.0))
+NOSE_BOX_MM = ((-1.0, -22.0, -150.0), (56.0, 86.0, -18.0))
+ORBIT_BOX_MM = ((-1.0, 8.0, -68.0), (60.0, 94.0, -8.0))
 
 
 class Face:
@@ -38,7 +47,8 @@ class Face:
         self.head = head
         self.features = Features(head.seed)
         self.cells = NoiseField(head.seed + 4, wavelength_mm=7.0, nodes=48, nodes_per_wavelength=4.0)
-        self.marbling = NoiseField(head.seed + 5, wavelength_mm=22.0, nodes=36)
+        muscle_mm = DETAILED_MUSCLE_MM if head.detailed else MUSCLE_MM
+        self.marbling = NoiseField(head.seed + 5, wavelength_mm=muscle_mm, nodes=36)
 
     def skin(self, template_mm: Array, vault_skin_mm: Array) -> Array:
         """Return the distance to the skin, negative inside, joining face, neck, nose and ears to the vault's skin.
@@ -58,13 +68,24 @@ class Face:
     def paint(self, hu: Array, template_mm: Array, edge_mm: float) -> None:
         """Lay bones, sinuses and eyes into the soft tissue in `hu`, in place; `template_mm` is (3, N)."""
         pair = mirrored(template_mm)
-        cells = self.cells.at(template_mm)
-        self._paint_base(hu, template_mm, pair, cells, edge_mm)
-        self._paint_nose_and_sinuses(hu, template_mm, pair, cells, edge_mm)
-        self._paint_orbits(hu, pair, edge_mm)
+        face = within(pair, FACE_BOX_MM)
+        cells = np.zeros_like(hu)
+        cells[face] = self.cells.at(template_mm[:, face])
+        for body, around in (
+            (self._paint_base, BASE_BOX_MM),
+            (self._paint_jaw, JAW_BOX_MM),
+            (self._paint_petrous, PETROUS_BOX_MM),
+            (self._paint_nose_and_sinuses, NOSE_BOX_MM),
+            (self._paint_orbits, ORBIT_BOX_MM),
+        ):
+            near = face[within(pair[:, face], around)]
+            if near.size:
+                part = hu[near]
+                body(part, template_mm[:, near], pair[:, near], cells[near], edge_mm)
+                hu[near] = part
 
     def _paint_base(self, hu: Array, template_mm: Array, pair: Array, cells: Array, edge_mm: float) -> None:
-        """Body of the sphenoid and clivus, petrous pyramids with mastoid cells, cheek bones, jaw joints, vertebrae."""
+        """Body of the sphenoid and clivus, cheek bones, jaw joints, occipital condyles."""
         clivus = capsule(template_mm, (0.0, 12.0, -38.0), (0.0, -24.0, -56.0), 13.0, 8.0)
         pterygoid = capsule(pair, (14.0, 18.0, -40.0), (17.0, 12.0, -72.0), 5.0, 3.0)
         wing = capsule(pair, (20.0, 22.0, -34.0), (52.0, 20.0, -32.0), 4.5)
@@ -80,7 +101,9 @@ class Face:
         compact = np.minimum(np.minimum(cheek, arch), np.minimum(rim, maxilla))
         mix(hu, COMPACT_HU, share_inside(np.minimum(marrow, compact), edge_mm))
         mix(hu, MARROW_HU + np.float32(90.0) * cells, share_inside(marrow + 2.0, edge_mm))
-        self._paint_jaw(hu, pair, edge_mm)
+
+    def _paint_petrous(self, hu: Array, template_mm: Array, pair: Array, cells: Array, edge_mm: float) -> None:
+        """Petrous pyramids with mastoid cells and ear canals."""
         petrous = capsule(pair, (15.0, -17.0, -40.0), (58.0, -36.0, -38.0), 7.5, 11.0)
         center, radii = MASTOID_MM
         mastoid = ellipsoid(pair, center, radii)
@@ -94,23 +117,19 @@ class Face:
         ear_canal = capsule(pair, (56.0, -26.0, -40.0), (86.0, -27.0, -40.0), 3.2)
         mix(hu, AIR_HU, share_inside(ear_canal, edge_mm))
 
-    def _paint_jaw(self, hu: Array, pair: Array, edge_mm: float) -> None:
+    def _paint_jaw(self, hu: Array, template_mm: Array, pair: Array, cells: Array, edge_mm: float) -> None:
         """Body of the jaw, and both rows of teeth in the bone that holds them."""
-        near = np.flatnonzero((np.abs(pair[2] - np.float32(MOUTH_MM)) < 34.0) & (pair[1] > -8.0))
-        if not near.size:
-            return
-        painted, (x, y, z) = hu[near], pair[:, near]
-        body = capsule(np.stack([x, y, z]), (46.0, 4.0, -110.0), (9.0, 62.0, -116.0), 6.5)
-        mix(painted, COMPACT_HU, share_inside(body, edge_mm))
-        mix(painted, MARROW_HU, share_inside(body + 2.0, edge_mm))
+        x, y, z = pair
+        body = capsule(pair, (46.0, 4.0, -110.0), (9.0, 62.0, -116.0), 6.5)
+        mix(hu, COMPACT_HU, share_inside(body, edge_mm))
+        mix(hu, MARROW_HU, share_inside(body + 2.0, edge_mm))
         from_mouth = np.abs(z - np.float32(MOUTH_MM))
         arch = ((24.0, 36.0, 0.0), (6.0, 66.0, 0.0))
         jaw = capsule(np.stack([x, y, from_mouth - np.float32(15.0)]), *arch, 5.5)
-        mix(painted, MARROW_HU + 300.0, share_inside(jaw, edge_mm))
+        mix(hu, MARROW_HU + 300.0, share_inside(jaw, edge_mm))
         beyond = from_mouth - np.clip(from_mouth, 1.0, 14.0)
         teeth = capsule(np.stack([x, y, beyond]), *arch, 3.4)
-        mix(painted, TOOTH_HU, share_inside(teeth, edge_mm))
-        hu[near] = painted
+        mix(hu, TOOTH_HU, share_inside(teeth, edge_mm))
 
     def _paint_nose_and_sinuses(self, hu: Array, template_mm: Array, pair: Array, cells: Array, edge_mm: float) -> None:
         """Nasal cavity with septum and conchae, ethmoid cells, sphenoid and maxillary sinuses, pharynx."""
@@ -129,7 +148,7 @@ class Face:
         concha *= smooth_step(np.sin(template_mm[2] * np.float32(0.42)), -0.6, 0.2)
         mix(hu, 160.0, share_inside(nasal, edge_mm) * np.maximum(septum, concha))
 
-    def _paint_orbits(self, hu: Array, pair: Array, edge_mm: float) -> None:
+    def _paint_orbits(self, hu: Array, template_mm: Array, pair: Array, cells: Array, edge_mm: float) -> None:
         """Orbital fat, eyeball with lens, optic nerve and straight muscles."""
         orbit = ellipsoid(pair, *ORBIT_MM)
         behind = pair[1] < 62.0

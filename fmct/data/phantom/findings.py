@@ -1,6 +1,7 @@
 """What can be found in a phantom: the base class, the registry, and the labels that follow from what was drawn.
 
-To add a finding, derive from `Finding` in a file of its own, decorate it with `@register`, and import it in `cohort`.
+To add a finding, derive from `Finding` in a file of its own, decorate it with `@register`, and import it in `cohort`
+(a bleed: in `bleeds`).
 Labels and severities are never measured: they are what the finding was built to be, and tests hold the pictures to it.
 """
 
@@ -15,9 +16,11 @@ import numpy as np
 from fmct.data.phantom.brain import BrainPoints
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.shapes import Array
+from fmct.data.phantom.skull import OuterPoints, Shell
 from fmct.experiment.config import Config
 
 ANY_BLEED = "ICH"
+BLEED_ON = {-1: "BleedLocation-Left", 1: "BleedLocation-Right"}  # the patient's left and right
 
 
 class Finding(Config, ABC):
@@ -27,12 +30,14 @@ class Finding(Config, ABC):
         name: how commands and truth tables call it.
         labels: the labels it can set; empty for a distractor.
         bleed: whether it counts as a hemorrhage.
+        in_fluid: whether its `paint` needs to know where fluid is.
         severity_names: the columns of `severity`.
     """
 
     name: ClassVar[str]
     labels: ClassVar[tuple[str, ...]] = ()
     bleed: ClassVar[bool] = False
+    in_fluid: ClassVar[bool] = False
     severity_names: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -47,6 +52,25 @@ class Finding(Config, ABC):
     def positive(self) -> bool:
         """Return whether it is severe enough to set its labels."""
         return True
+
+    def alter(self, head: HeadParameters) -> HeadParameters:
+        """Return the anatomy that the finding makes of a head's; size, skull and pose stay as they are."""
+        return head
+
+    def press(self, head: HeadParameters, points_mm: Array) -> Array | None:
+        """Return how far the skull is pressed in at (3, N) points, (N,) mm, or None where it is nowhere."""
+        return None
+
+    def reshape(self, head: HeadParameters, points_mm: Array, shell: Shell) -> None:
+        """Change in place how thick bone and scalp are at (3, N) points outside the cavity."""
+
+    def paint_outside(self, head: HeadParameters, hu: Array, at: OuterPoints) -> Array | None:
+        """Lay what the finding does to bone and scalp into `hu`, (N,), in place; return its share of each voxel."""
+        return None
+
+    def sides(self) -> frozenset[int]:
+        """Return the sides of the head on which it lies, 1 right and -1 left; none for what lies in the midline."""
+        return frozenset()
 
     def displacement(self, head: HeadParameters, points_mm: Array, depth_mm: Array) -> Array | None:
         """Return how far the tissue now at each point has been pushed, (3, N) mm, or None where it pushes nothing.
@@ -84,8 +108,9 @@ def register(finding: FindingClass) -> FindingClass:
 
 
 def label_names() -> list[str]:
-    """Return all labels that registered findings can set, any bleed first."""
-    return [ANY_BLEED, *dict.fromkeys(label for finding in FINDINGS.values() for label in finding.labels)]
+    """Return all labels that registered findings can set, those of any bleed first."""
+    own = dict.fromkeys(label for finding in FINDINGS.values() for label in finding.labels)
+    return [ANY_BLEED, *BLEED_ON.values(), *own]
 
 
 def severity_names() -> list[str]:
@@ -99,7 +124,8 @@ def labels_of(findings: Iterable[Finding]) -> dict[str, int]:
     for finding in findings:
         if finding.positive():
             labels.update(dict.fromkeys(finding.labels, 1))
-            labels[ANY_BLEED] |= int(finding.bleed)
+            if finding.bleed:
+                labels |= dict.fromkeys([ANY_BLEED, *(BLEED_ON[side] for side in finding.sides())], 1)
     return labels
 
 
@@ -122,3 +148,10 @@ def draw_findings(rng: np.random.Generator, head: HeadParameters, names: Sequenc
     for name in names:
         findings.append(FINDINGS[name].draw(rng, head, findings))
     return tuple(findings)
+
+
+def altered(head: HeadParameters, findings: Iterable[Finding]) -> HeadParameters:
+    """Return the anatomy that all findings together make of a head's."""
+    for finding in findings:
+        head = finding.alter(head)
+    return head

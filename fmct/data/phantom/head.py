@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -27,8 +28,7 @@ class Pose(Config):
     @property
     def matrix(self) -> Array:
         """Rotation from the head's frame to patient coordinates, (3, 3)."""
-        angles = (self.yaw_deg, self.pitch_deg, self.roll_deg)
-        return np.asarray(Rotation.from_euler("ZXY", angles, degrees=True).as_matrix(), np.float32)
+        return rotation(self.yaw_deg, self.pitch_deg, self.roll_deg)
 
     def to_head(self, points_mm: Array) -> Array:
         """Return (3, N) patient coordinates in the head's frame."""
@@ -37,6 +37,15 @@ class Pose(Config):
     def to_patient(self, points_mm: Array) -> Array:
         """Return (3, N) points of the head's frame in patient coordinates."""
         return transformed(self.matrix, points_mm) + np.array(self.shift_mm, np.float32)[:, None]
+
+
+@lru_cache(maxsize=64)
+def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> Array:
+    """Return the rotation by yaw about z, then pitch about the new x, then roll about the newest y, (3, 3)."""
+    angles = (yaw_deg, pitch_deg, roll_deg)
+    matrix = np.asarray(Rotation.from_euler("ZXY", angles, degrees=True).as_matrix(), np.float32)
+    matrix.setflags(write=False)  # it is shared
+    return matrix
 
 
 class HeadParameters(Config):
@@ -55,7 +64,10 @@ class HeadParameters(Config):
     sulcus_mm: float = Field(0.7, ge=0, description="half the width of a sulcus at the surface")
     ventricle_scale: float = Field(1.0, gt=0, description="width of the ventricles against the average")
     ventricle_asymmetry: float = Field(0.0, gt=-0.5, lt=0.5, description="how much wider the right lateral one is")
+    temporal_horn_scale: float = Field(1.0, gt=0, description="width of the temporal horns beyond the other ventricles")
+    third_ventricle_scale: float = Field(1.0, gt=0, description="width of the third beyond the other ventricles")
     sinus_scale: float = Field(1.0, gt=0, description="size of the paranasal sinuses and mastoid cells")
+    detailed: bool = Field(False, description="vessels, calcium, sutures and unevenness, by the seed (see `details`)")
     pose: Pose = Pose()
 
 

@@ -1,14 +1,16 @@
-"""Three scanners, and the protocols they draw: where each slice lies, how thick it is, how far the gantry tilts."""
+"""Four scanners, and the protocols they draw: where each slice lies, how thick it is, how far the gantry tilts."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fmct.console.errors import UsageError
+from fmct.data.phantom.effects import Effects, Habits
 from fmct.data.phantom.head import HeadParameters
+from fmct.data.phantom.kernel import Kernel
 from fmct.experiment.config import Config
 
 SMALLEST_FIELD_MM = 200.0  # a narrower field of view cuts the skull
@@ -21,6 +23,13 @@ class Overrides(Config):
     slice_mm: float | None = Field(None, gt=0.3, le=10, description="slice thickness")
     pixel_mm: float | None = Field(None, gt=0.2, le=6, description="pixel size")
     matrix: int | None = Field(None, ge=32, le=1024, description="rows and columns of a slice")
+    effects: bool = Field(False, description="whether heads have finer detail, and scans artifacts and missed coverage")
+
+    @model_serializer(mode="wrap")
+    def _without_usual(self, usual: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out what is off: identifiers that follow from a plan stay what they were without it."""
+        values: dict[str, object] = usual(self)
+        return values if self.effects else {name: value for name, value in values.items() if name != "effects"}
 
     def plane(self, pixel_mm: float, matrix: int) -> tuple[float, int]:
         """Return pixel size and matrix; where one is given, the other keeps the scanner's field of view.
@@ -56,6 +65,7 @@ class Protocol(Config):
     pixel_mm: float
     matrix: int
     center_mm: tuple[float, float] = Field(description="x and y of the center of the field of view")
+    effects: Effects | None = Field(None, description="what disturbs it; None: nothing but stationary noise")
 
     @property
     def even(self) -> bool:
@@ -86,6 +96,9 @@ class Scanner(Config):
         None, description="stands outside the circular field of view; None: air measured there"
     )
     upward: bool = Field(True, description="whether slices are acquired from the neck to the vertex")
+    enhancement: float = Field(0.0, ge=0, description="how much the kernel overshoots at edges, against their height")
+    sharp: Kernel | None = Field(None, description="a second kernel")
+    habits: Habits = Field(Habits(), description="what disturbs scans of this site")
 
     def draw(
         self, rng: np.random.Generator, head: HeadParameters, overrides: Overrides = NO_OVERRIDES, even: bool = False
@@ -120,6 +133,8 @@ class Scanner(Config):
         if not self.upward:
             slices, table = slices[::-1], table[::-1]
         pixel, matrix = overrides.plane(pixel, self.matrix)
+        # From a generator of their own, so that all else is the same with and without them.
+        effects = self.habits.draw(rng.spawn(1)[0]) if overrides.effects else None
         return Protocol(
             kvp=kvp,
             tilt_deg=tilt,
@@ -128,7 +143,15 @@ class Scanner(Config):
             pixel_mm=pixel,
             matrix=matrix,
             center_mm=off_center,
+            effects=effects,
         )
+
+    def as_used(self, protocol: Protocol) -> Scanner:
+        """Return the scanner with the kernel that a protocol asks for."""
+        if self.sharp is None or protocol.effects is None or not protocol.effects.sharp:
+            return self
+        kernel = self.sharp.model_dump(exclude={"name"})
+        return self.model_copy(update={**kernel, "kernel": self.sharp.name})
 
 
 def slice_positions(
@@ -166,6 +189,7 @@ SCANNERS: dict[str, Scanner] = {
             noise_correlation_mm=0.8,
             blur_mm=0.55,
             signed=False,
+            habits=Habits(hardening=(0.3, 0.55), motion=0.03, missed=0.05),
         ),
         Scanner(
             name="scanner_b",
@@ -183,6 +207,7 @@ SCANNERS: dict[str, Scanner] = {
             blur_mm=0.45,
             signed=True,
             padding_hu=-2000,
+            habits=Habits(hardening=(0.75, 1.0), motion=0.07, missed=0.08, rests=("tray", "tray", "cup")),
         ),
         Scanner(
             name="scanner_c",
@@ -197,6 +222,26 @@ SCANNERS: dict[str, Scanner] = {
             blur_mm=0.3,
             signed=False,
             upward=False,
+            habits=Habits(hardening=(0.45, 0.75), motion=0.02, missed=0.12, rests=("cup", "pillow")),
+        ),
+        Scanner(
+            name="scanner_d",
+            manufacturer="PHANTOM DELTA",
+            model="Delta Volume",
+            kernel="FC26",
+            kvp=(120, 135),
+            pixel_mm=(0.4297, 0.5859),
+            slice_mm=(0.5, 1.0, 4.0, 8.0),
+            tilts_deg=(0.0, -15.0, 22.0),
+            noise_hu=4.2,
+            noise_correlation_mm=0.7,
+            blur_mm=0.5,
+            signed=True,
+            enhancement=0.05,
+            sharp=Kernel(name="FC30", noise_hu=9.0, noise_correlation_mm=0.3, blur_mm=0.25, enhancement=0.35),
+            habits=Habits(
+                hardening=(0.6, 0.9), motion=0.06, metal=0.05, missed=0.15, sharp=0.25, rests=("pillow", "tray")
+            ),
         ),
     )
 }

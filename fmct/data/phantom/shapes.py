@@ -71,6 +71,14 @@ def mirrored(points_mm: Array) -> Array:
     return np.stack([np.abs(points_mm[0]), points_mm[1], points_mm[2]])
 
 
+def within(points_mm: Array, box_mm: tuple[Vector, Vector]) -> Indices:
+    """Return the indices of the (3, N) points that lie between the lowest and the highest corner of a box."""
+    inside = np.ones(points_mm.shape[1], np.bool_)
+    for along, low, high in zip(points_mm, *box_mm, strict=True):
+        inside &= (along > np.float32(low)) & (along < np.float32(high))
+    return np.flatnonzero(inside)
+
+
 def ellipsoid(points_mm: Array, center_mm: Vector, radii_mm: Vector) -> Array:
     """Return the distance to an ellipsoid, to first order (exact near its surface and for a sphere)."""
     (x, y, z), (a, b, c) = (p - np.float32(o) for p, o in zip(points_mm, center_mm, strict=True)), radii_mm

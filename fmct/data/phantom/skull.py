@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fmct.data.phantom.details import Details
 from fmct.data.phantom.floor import below_floor
 from fmct.data.phantom.head import HeadParameters
 from fmct.data.phantom.noise import NoiseField, PlaneWaves
@@ -25,7 +26,7 @@ from fmct.data.phantom.shapes import (
     smooth_step,
 )
 
-COMPACT_HU, DIPLOE_HU, MARROW_HU = 1400.0, 600.0, 450.0
+COMPACT_HU, DIPLOE_HU, MARROW_HU, SUTURE_HU = 1400.0, 600.0, 450.0, 350.0
 AIR_HU, SKIN_HU, FAT_HU, MUSCLE_HU = -1000.0, 45.0, -95.0, 55.0
 
 VAULT_CENTER_MM = (0.0, -17.0, 8.0)
@@ -54,11 +55,27 @@ class Shell:
         return Shell(self.outside_mm[indices], self.bone_mm[indices], self.skin_mm[indices])
 
 
+@dataclass(frozen=True)
+class OuterPoints:
+    """Points in bone and scalp.
+
+    Attributes:
+        points_mm: (3, N) where they are, in the head's frame.
+        shell: where they lie in its layers.
+        edge_mm: width of a voxel.
+    """
+
+    points_mm: Array
+    shell: Shell
+    edge_mm: float
+
+
 class Skull:
     """The cavity and the bone of one head."""
 
     def __init__(self, head: HeadParameters) -> None:
         self.head = head
+        self.details = Details(head) if head.detailed else None
         self.shape = PlaneWaves(head.seed + 1, wavelength_mm=120.0)
         self.thickness = PlaneWaves(head.seed + 2, wavelength_mm=65.0)
         self.trabeculae = NoiseField(head.seed + 3, wavelength_mm=6.0, nodes=48, nodes_per_wavelength=4.0)
@@ -132,11 +149,20 @@ class Skull:
         """
         grain = self.trabeculae.at(points_mm)
         table = np.minimum(np.float32(0.32) * shell.bone_mm, np.float32(2.2))
+        diploe = np.float32(DIPLOE_HU) + np.float32(60.0) * grain
+        if self.details is not None:
+            template = points_mm / np.array(self.head.scale, np.float32)[:, None]
+            table = np.maximum(table + self.details.tables(template), np.float32(0.5))
+            diploe = np.float32(DIPLOE_HU) + self.details.spongy(template, grain)
         bone = share_inside(shell.outside_mm - shell.bone_mm, edge_mm)
         spongy = share_between(shell.outside_mm, table, shell.bone_mm - table, edge_mm)
         spongy *= smooth_step(shell.bone_mm, 2.5, 4.5)
         inside = COMPACT_HU + np.float32(60.0) * grain
-        inside += spongy * (np.float32(DIPLOE_HU) + np.float32(60.0) * grain - inside)
+        if self.details is not None:
+            inside += self.details.compact(template)
+        inside += spongy * (diploe - inside)
+        if self.details is not None:
+            mix(inside, SUTURE_HU, self.details.sutures(template, edge_mm))
         mix(hu, inside, bone)
         front = np.flatnonzero((points_mm[1] > 40.0) & (points_mm[2] < 30.0))
         template = points_mm[:, front] / np.array(self.head.scale, np.float32)[:, None]

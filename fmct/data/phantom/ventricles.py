@@ -53,13 +53,13 @@ def fluid_spaces(head: HeadParameters, template_mm: Array) -> FluidSpaces:
     scale = head.ventricle_scale
     lateral = tube(pair, LATERAL_MM, scale)
     lateral = smooth_min(lateral, tube(pair, OCCIPITAL_HORN_MM, scale), 3.0)
-    lateral = smooth_min(lateral, tube(pair, TEMPORAL_HORN_MM, 0.4 + 0.6 * scale), 2.0)
+    lateral = smooth_min(lateral, tube(pair, TEMPORAL_HORN_MM, head.temporal_horn_scale * (0.4 + 0.6 * scale)), 2.0)
     # Heads of the caudate nuclei and thalami bulge into the lateral ventricles from outside.
     caudate = ellipsoid(pair, (15.5 + 2.0 * scale, 16.0, 10.0), (6.5, 14.0, 9.0))
     lateral = smooth_max(lateral, -caudate, 3.0)
     lateral -= np.sign(template_mm[0]) * np.float32(2.0 * head.ventricle_asymmetry)
     lateral = np.maximum(lateral, np.float32(SEPTUM_MM) - pair[0])
-    third = ellipsoid(template_mm, (0.0, -10.0, -1.0), (1.2 + 1.3 * scale, 15.0, 12.0))
+    third = ellipsoid(template_mm, (0.0, -10.0, -1.0), ((1.2 + 1.3 * scale) * head.third_ventricle_scale, 15.0, 12.0))
     fourth = smooth_max(
         ellipsoid(template_mm, (0.0, -47.0, -34.0), (5.0 + 2.0 * scale, 6.0 + scale, 13.0)),
         -ellipsoid(template_mm, (0.0, -62.0, -38.0), (5.0, 14.0, 12.0)),

@@ -1,0 +1,1 @@
+"""What `fmct doctor` looks at: packages, the machine, an experiment, and how fast its steps are here."""

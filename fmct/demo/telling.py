@@ -1,0 +1,48 @@
+"""What a stage needs before it runs, and what the demo says about it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+import yaml
+
+from fmct.console.files import write_text_atomically
+from fmct.demo.stages import STUDY, Plan, Stage
+from fmct.evaluation.training import series_of
+from fmct.evaluation.wording import count, significant
+
+REJECTS_SHOWN = 12
+
+
+def before(stage: Stage, plan: Plan) -> None:
+    """Write the overlay by which few-shot experiments find the scans."""
+    if stage.name != STUDY:
+        return
+    content: dict[str, object] = {"data": {"manifest": str(plan.manifest), "cache": str(plan.cache)}}
+    if plan.size.shot_steps is not None:
+        content["trainer"] = {"max_steps": plan.size.shot_steps}
+    text = yaml.safe_dump(content, sort_keys=False)
+    write_text_atomically(plan.overlay, f"# Where this demo's scans are, laid over the few-shot experiments.\n{text}")
+
+
+def after(stage: Stage, plan: Plan) -> Iterator[str]:
+    """Say what a reader wants to know at once: what was rejected and why, and whether pretraining learned."""
+    if stage.name == "index":
+        yield from rejected(plan)
+    for one in plan.size.pretraining:
+        if one.name == stage.name:
+            losses = series_of(pd.read_csv(plan.run(one.name) / "metrics.csv"), "train/loss")
+            if losses is not None:
+                yield f"loss {significant(losses.iloc[0])} at first, {significant(losses.iloc[-1])} at the end"
+
+
+def rejected(plan: Plan) -> Iterator[str]:
+    """Say how many scans there are, and why each of the others isn't one."""
+    frame = pd.read_csv(plan.rejects, dtype=str, keep_default_na=False)
+    scans = pd.read_csv(plan.cohort / "indexed.csv", dtype=str)
+    yield f"{count(len(scans), 'scan')}; {len(frame)} rejected, listed in {plan.rejects}:"
+    for row in frame.head(REJECTS_SHOWN).itertuples():
+        yield f"  {row.path}: {row.code}, {row.detail}"
+    if len(frame) > REJECTS_SHOWN:
+        yield f"  and {len(frame) - REJECTS_SHOWN} more"

@@ -1,0 +1,1 @@
+"""What is handed to others: the model card, the gate before a release, ONNX, the hub."""
