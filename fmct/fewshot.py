@@ -53,8 +53,11 @@ class Fewshot(Command):
     )
     c: str = Field(
         "0.01",
-        description="inverse strength of the penalty of --probe; of several, separated by commas, cross-validation "
-        "within each draw's own patients chooses",
+        description="inverse strength of --probe's penalty; of several, separated by commas, cross-validation within "
+        "each draw chooses",
+    )
+    whiten: int | None = Field(
+        None, gt=0, description="fit --probe on so many principal components over pretrain and train, without labels"
     )
     labels: str = Field("", description="labels, each learned by itself (default: those of the experiment)")
     data: Path | None = Field(None, description="manifest of the test scans (default: the experiment's)")
@@ -63,7 +66,7 @@ class Fewshot(Command):
     group: list[str] = Field(
         [], description="NAME=SITE+SITE: the same of the test scans of some sites, in RUNS/NAME/GROUP. Repeatedly"
     )
-    name: str | None = Field(None, description="names the study's folder (default: the experiment's name)")
+    name: str | None = Field(None, description="of the study's folder (default: the experiment's)")
     runs: Path | None = Field(None, description="folder that holds it (default: the experiment's trainer.runs)")
     keep_weights: bool = Field(False, description="keep every trained run's weights, not only its predictions")
     bootstrap: int = Field(1000, ge=100, description="bootstrap replicates, resampling test patients")
@@ -172,7 +175,9 @@ class Fewshot(Command):
         from fmct.experiment.starting import Start
 
         starts: dict[str, list[Start]] = {}
-        probe = {"pooling": self.pooling, "c": self._c()}
+        probe: dict[str, object] = {"pooling": self.pooling, "c": self._c()}
+        if self.whiten:
+            probe["whiten"] = {"components": self.whiten}
         for one in [*(Start.of(text) for text in self.init), *(Start.of_probe(text, probe) for text in self.probe)]:
             others = starts.setdefault(one.name, [])
             if others and (others[0].probe != one.probe or None in (one.source, others[0].source) or one in others):

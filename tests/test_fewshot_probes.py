@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,46 @@ def test_a_probe_is_what_fit_and_evaluate_give(study: Study, tmp_path: Path) -> 
     np.testing.assert_allclose(theirs["probability"], by_hand["probability"], atol=1e-5)
     np.testing.assert_array_equal(theirs["target"], by_hand["target"])
     assert (theirs["candidate"] == 0.01).all()
+
+
+def test_a_whitened_probe_is_what_fit_and_evaluate_give(study: Study, tmp_path: Path) -> None:
+    arguments = [*study.configs, "--labels", "SDH", "--shots", "4", "--seeds", "2", "--bootstrap", "100"]
+    arguments += ["--probe", f"one={study.weights}", "--whiten", "3", "--runs", str(tmp_path), "--name", "study"]
+    assert main(["fewshot", *arguments]) == 0
+    white = said(replace(study, folder=tmp_path / "study"), "one", "SDH", 4, 1)
+    assert np.abs(white["probability"] - said(study, "one", "SDH", 4, 1)["probability"]).max() > 1e-3
+    shots = json.dumps({"label": "SDH", "k": 4, "seed": 1})
+    command = [
+        *(*study.configs, "--task.weights", str(study.weights), "--data.shots", shots, "--task.labels", "SDH"),
+        *("--task.mode", "logreg", "--name", "byhand", "--trainer.runs", str(tmp_path)),
+        *("--task.probe", '{"pooling": "mean+std", "c": [0.01], "whiten": {"components": 3}}'),
+    ]
+    assert fit(command) == 0
+    assert main(["evaluate", str(tmp_path / "byhand"), "--data", str(study.manifest), "--name", "x"]) == 0
+    by_hand = pd.read_parquet(tmp_path / "byhand" / "evaluations" / "x" / "predictions.parquet")
+    by_hand = by_hand.set_index("scan_id").sort_index()
+    np.testing.assert_allclose(white["probability"], by_hand["probability"], atol=1e-5)
+
+
+def test_test_patients_may_not_whiten(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = pd.read_csv(study.manifest, dtype=str, keep_default_na=False)
+    manifest.loc[manifest["split"] == "test", "split"] = "pretrain"
+    manifest.to_csv(study.manifest.parent / "leaking.csv", index=False)
+    arguments = [*study.configs, "--data", str(study.manifest.parent / "leaking.csv"), "--split", "pretrain"]
+    overlay = tmp_path / "leaking.yaml"
+    overlay.write_text(f"data: {{manifest: {study.manifest.parent / 'leaking.csv'}}}\n")
+    arguments += [
+        "--config",
+        str(overlay),
+        "--labels",
+        "SDH",
+        "--probe",
+        f"one={study.weights}",
+        "--runs",
+        str(tmp_path),
+    ]
+    assert main(["fewshot", *arguments, "--whiten", "3"]) == 2
+    assert "are among those trained on" in capsys.readouterr().err
 
 
 def test_every_draw_is_a_row_with_its_auroc(study: Study) -> None:

@@ -345,6 +345,7 @@ def test_few_shots_sites_and_random_weights(runs: Path, tiny: TinyCohort, capsys
         (["--data.max_bad_scans", "2"], "leaves out no scan"),
         (["--trainer.devices", "2"], "runs in one process"),
         (["--task.mode", "knn", "--task.balance", "pos_weight"], "nearest neighbors have none"),
+        (["--task.mode", "knn", "--task.probe.whiten", "{}"], "task.probe.whiten has no part in mode knn"),
         (["--task.probe.k", "3"], "task.probe.k has no part in mode logreg"),
         (["--task.mode", "linear", "--task.probe.c", "3"], "task.probe is for mode logreg and knn"),
         (["--data.features", "x.parquet"], "give cache or features, not both"),

@@ -94,6 +94,7 @@ class ScanDataModule(L.LightningDataModule):
     """Feeds the scans of a manifest: sharded over ranks, the same for any number of workers.
 
     Attributes:
+        frame: the manifest's rows, of `data.sites` only where those are given.
         least: scans that a training batch can't do without: the batch norm of a classifier's head needs two.
         loaders: that were made, whose processes `end_loaders` ends.
     """
@@ -112,6 +113,7 @@ class ScanDataModule(L.LightningDataModule):
         frame = read_manifest(config.manifest)
         if config.sites is not None:
             frame = self._of_sites(frame, config.sites)
+        self.frame = frame
         self.train = self._dataset(frame, config.train_splits, training=True)
         self.order = config.sampling.build(self.train.targets, self.labels, seed)
         has_val = bool(frame["split"].isin(config.val_splits).any()) if config.val_splits else False
@@ -133,16 +135,7 @@ class ScanDataModule(L.LightningDataModule):
         return frame[frame["site"].isin(sites)]
 
     def _dataset(self, frame: pd.DataFrame, splits: Sequence[str], training: bool = False) -> ScanDataset:
-        chosen = frame[frame["split"].isin(splits)]
-        if chosen.empty:
-            counts = ", ".join(f"{name or '(empty)'}: {n}" for name, n in frame["split"].value_counts().items())
-            wanted = ", ".join(name or "(empty)" for name in splits)
-            raise UsageError(
-                f"no scan is in the split {wanted}; the manifest has {counts}",
-                self.config.manifest,
-                "assign splits with `fmct split`, or change data.train_splits / data.val_splits",
-            )
-        rows = self._available(chosen)
+        rows = self._available(rows_in(frame, splits, self.config.manifest))
         if training:
             rows = share_of_patients(rows, self.config.fraction, self.config.fraction_seed)
             rows = self.config.shots.choose(rows, self.config.manifest) if self.config.shots else rows
@@ -155,6 +148,14 @@ class ScanDataModule(L.LightningDataModule):
             UsageError: when some aren't there.
         """
         return self._make(self._available(frame), False)
+
+    def in_splits(self, splits: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of some splits, whatever `data.fraction` and `data.shots` leave of them.
+
+        Raises:
+            UsageError: when there are none.
+        """
+        return rows_in(self.frame, splits, self.config.manifest)
 
     def _available(self, frame: pd.DataFrame) -> pd.DataFrame:
         return cached_rows(frame, self.cache, self.config.manifest)
@@ -239,3 +240,21 @@ class ScanDataModule(L.LightningDataModule):
     def _admit(self, quarantine: Quarantine, batch: Batch) -> Batch:
         assert self.trainer is not None
         return quarantine.admit(batch, self.trainer.current_epoch, self.trainer.global_step)
+
+
+def rows_in(frame: pd.DataFrame, splits: Sequence[str], manifest: Path) -> pd.DataFrame:
+    """Return the rows of some splits.
+
+    Raises:
+        UsageError: when there are none.
+    """
+    chosen = frame[frame["split"].isin(splits)]
+    if chosen.empty:
+        counts = ", ".join(f"{name or '(empty)'}: {n}" for name, n in frame["split"].value_counts().items())
+        wanted = ", ".join(name or "(empty)" for name in splits)
+        raise UsageError(
+            f"no scan is in the split {wanted}; the manifest has {counts}",
+            manifest,
+            "assign splits with `fmct split`, or change data.train_splits / data.val_splits",
+        )
+    return chosen

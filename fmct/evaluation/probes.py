@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fmct.evaluation.knn import nearest, weighted_share
 from fmct.evaluation.metrics import auroc
+from fmct.evaluation.whitening import Whitening, WhiteningConfig
 from fmct.experiment.config import Config
 from fmct.models.pooling import Pooling
 
@@ -43,6 +44,9 @@ class ProbeConfig(Config):
     )
     c: tuple[PositiveFloat, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1, description="logreg: inverse strengths of the L2 penalty"
+    )
+    whiten: WhiteningConfig | None = Field(
+        None, description="logreg: fit on principal components over scans without labels; null: on the features"
     )
     k: tuple[PositiveInt, ...] = Field((5, 10, 20, 50), min_length=1, description="knn: numbers of neighbors")
     temperature: tuple[PositiveFloat, ...] = Field(
@@ -83,6 +87,10 @@ class Labeled:
         """Return some of the scans."""
         return Labeled(self.features[rows], self.targets[rows], self.truth[rows], self.patients[rows])
 
+    def whitened(self, whitening: Whitening) -> Labeled:
+        """Return the same scans with whitened features."""
+        return Labeled(whitening(self.features), self.targets, self.truth, self.patients)
+
 
 @dataclass(frozen=True)
 class Logistic:
@@ -107,6 +115,12 @@ class Logistic:
         logits = ((features_QD.astype(np.float64) - self.mean) / self.scale) @ self.weight.T + self.bias
         probabilities: Floats = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
         return probabilities
+
+    def of_whitened(self, whitening: Whitening) -> Logistic:
+        """Return what says of features, D, what this says of their whitened components."""
+        weight = self.weight / self.scale
+        bias = self.bias - weight @ self.mean
+        return Logistic(whitening.mean, whitening.scale, weight @ whitening.components.T, bias, self.unconverged)
 
 
 def fit_logistic(features_ND: Floats, targets_NL: Floats, c: float, balanced: bool) -> Logistic:

@@ -42,7 +42,7 @@ def refuse_what_does_nothing(
         if isinstance(task, ClassifierConfig) and changed(task.probe):
             raise ValueError(f"task.probe is for mode logreg and knn, not {task.mode}: leave it out")
         return
-    of_the_other = {"logreg": ("k", "temperature"), "knn": ("c",)}[probe.mode]
+    of_the_other = {"logreg": ("k", "temperature"), "knn": ("c", "whiten")}[probe.mode]
     wrong = [name for name in changed(probe.probe) if name in of_the_other]
     if wrong:
         raise ValueError(f"task.probe.{wrong[0]} has no part in mode {probe.mode}: leave it out")

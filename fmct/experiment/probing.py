@@ -11,11 +11,13 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
+import torch
 
 from fmct.console.errors import UsageError
 from fmct.data.datamodule import ScanDataModule
 from fmct.data.feature_data import FeatureDataModule
-from fmct.evaluation.probes import Candidate, Labeled, fit_logistic
+from fmct.evaluation.probes import Candidate, Labeled, ProbeConfig, fit_logistic
+from fmct.evaluation.whitening import Whitening, fit_whitening
 from fmct.evaluation.wording import count
 from fmct.experiment.frozen import device_of, embedded, encoder_of
 from fmct.experiment.probe_choice import choose, mode_of, written
@@ -67,9 +69,13 @@ def fit_probe(experiment: Experiment, *, fresh: bool = False) -> Path:
     encoder = encoder.to(device)
     train = embedded(encoder, data.train, task.probe.pooling, experiment.data, device)
     val = embedded(encoder, data.val, task.probe.pooling, experiment.data, device) if data.val else None
+    whitening = None
+    if task.probe.whiten is not None:
+        whitening = whitening_of(encoder, data, train, task.probe, device)
+        train, val = train.whitened(whitening), val and val.whitened(whitening)
     chosen = choose(experiment, train, val, start.folder)
     say(f"chosen: {written(chosen.candidate)}, {chosen.why}")
-    model = with_head(encoder.cpu(), task, train, chosen.candidate)
+    model = with_head(encoder.cpu(), task, train, chosen.candidate, whitening)
     save_package(start.folder / "weights", model, model_card(model.config, TrainingFacts.of(experiment, data)))
     write_environment(
         start.folder,
@@ -103,7 +109,25 @@ def require_both_classes(data: ScanDataModule) -> None:
             )
 
 
-def with_head(encoder: PackagedModel, task: ClassifierConfig, train: Labeled, candidate: Candidate) -> PackagedModel:
+def whitening_of(
+    encoder: PackagedModel, data: ScanDataModule, train: Labeled, probe: ProbeConfig, device: torch.device
+) -> Whitening:
+    """Fit the whitening on all scans of its splits; those that were embedded for training aren't again."""
+    assert probe.whiten is not None
+    rows = data.in_splits(probe.whiten.splits)
+    done = np.isin(data.train.scan_ids, rows["scan_id"])
+    parts = [train.features[done]]
+    others = rows[~rows["scan_id"].isin(data.train.scan_ids)]
+    if len(others):
+        parts.append(embedded(encoder, data.scans_of(others), probe.pooling, data.config, device).features)
+    whitening = fit_whitening(np.concatenate(parts), probe.whiten.components)
+    say(f"whitened by {len(rows)} scans without labels: {count(whitening.components.shape[1], 'component')}")
+    return whitening
+
+
+def with_head(
+    encoder: PackagedModel, task: ClassifierConfig, train: Labeled, candidate: Candidate, whitening: Whitening | None
+) -> PackagedModel:
     """Fit the chosen candidate on all training scans and return the encoder with it as its head."""
     pooling = task.probe.pooling
     head: LogisticHeadConfig | KNNHeadConfig
@@ -119,6 +143,7 @@ def with_head(encoder: PackagedModel, task: ClassifierConfig, train: Labeled, ca
         if fitted.unconverged:
             named = ", ".join(task.labels[number] for number in fitted.unconverged)
             say(f"not converged for {named}: try smaller values of task.probe.c")
+        fitted = fitted.of_whitened(whitening) if whitening else fitted
         model.head.set(fitted.mean, fitted.scale, fitted.weight, fitted.bias)
     elif isinstance(model.head, KNNHead):
         model.head.set(train.features, train.targets)

@@ -9,6 +9,8 @@ from pathlib import Path
 from fmct.console.errors import UsageError
 from fmct.data.manifest import read_manifest
 from fmct.experiment.combination import Combination
+from fmct.experiment.schema import Experiment
+from fmct.tasks.classifier import ClassifierConfig
 
 
 def check_apart(combinations: Sequence[Combination]) -> None:
@@ -21,7 +23,7 @@ def check_apart(combinations: Sequence[Combination]) -> None:
     patients = lru_cache(maxsize=None)(patients_of)  # a manifest is read once per call, not once per process
     for one in combinations:
         data = one.experiment.data
-        trained_on = (data.manifest, data.train_splits, data.sites or ())
+        trained_on = (data.manifest, splits_seen(one.experiment), data.sites or ())
         for evaluation in one.evaluations:
             splits = () if evaluation.split == "all" else (evaluation.split,)
             tested_on = (evaluation.data, splits, evaluation.sites)
@@ -32,10 +34,17 @@ def check_apart(combinations: Sequence[Combination]) -> None:
             if shared:
                 raise UsageError(
                     f"{len(shared)} of the patients of evaluation {evaluation.name} are among those trained on "
-                    f"({data.manifest}, split {', '.join(data.train_splits)})",
+                    f"({data.manifest}, split {', '.join(trained_on[1])})",
                     evaluation.data,
                     "take them out of one of the two; patients of different archives need different patient_ids",
                 )
+
+
+def splits_seen(experiment: Experiment) -> tuple[str, ...]:
+    """Return the splits that a run sees: those it trains on, and those that whiten its features."""
+    task = experiment.task
+    whiten = task.probe.whiten if isinstance(task, ClassifierConfig) else None
+    return tuple(dict.fromkeys([*experiment.data.train_splits, *(whiten.splits if whiten else ())]))
 
 
 def patients_of(manifest: Path, splits: tuple[str, ...], sites: tuple[str, ...]) -> frozenset[str]:

@@ -9,6 +9,7 @@ N scans, D features, Q test scans.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from fmct.data.shots import ShotsConfig
 from fmct.evaluation.few_shot import Shot
 from fmct.evaluation.predictions import check_predictions
 from fmct.evaluation.probes import Candidate, Labeled, best, by_cross_validation, scores
+from fmct.evaluation.whitening import fit_whitening
 from fmct.experiment.combination import EvaluationConfig
 from fmct.experiment.frozen import device_of, embedded, encoder_of
 from fmct.experiment.loading import as_record, digest
@@ -57,8 +59,14 @@ def probed(probing: Probing, evaluation: EvaluationConfig, folder: Path) -> Iter
     plain = {"shots": None, "sampling": ShuffledSampling(), "soft_labels": False}
     data = experiment.data.model_copy(update=plain).build((), experiment.seed)
     pool, test = data.train.frame, data.scans_of(tested_rows(evaluation)).frame
-    both = pd.concat([pool, test]).drop_duplicates("scan_id")
+    whiten = classifier_of(experiment).probe.whiten
+    unlabeled = data.in_splits(whiten.splits) if whiten else pool
+    both = pd.concat([pool, test, unlabeled]).drop_duplicates("scan_id")
     table = features_of(experiment, data, both, folder / "features" / f"{probing.name}.parquet")
+    if whiten:
+        whitening = fit_whitening(values_of(table, unlabeled), whiten.components)
+        white = whitening(table.values).astype(np.float32)
+        table = replace(table, columns=tuple(f"w{number:04d}" for number in range(white.shape[1])), values=white)
     asked = values_of(table, test)
     for shot in track(probing.shots, f"probes of {probing.name}"):
         rows = ShotsConfig(label=shot.label, k=shot.k, seed=shot.seed).choose(pool, experiment.data.manifest)

@@ -14,6 +14,8 @@ MixName = Literal["core", "all"]
 
 CALCIFIED, INFARCTED, SLIGHTLY_SHIFTED = 0.45, 0.12, 0.35  # shares of patients, whatever else they have
 GROOVED = 0.3  # share of patients whose bone shows the groove of a vessel, where fractures are dealt
+LARGE = {"IPH": "LargeIPH", "SDH": "LargeSDH"}  # what some of these are, where all labels are wanted
+LARGE_ALONE, LARGE_SHIFTING = 0.35, 0.75  # share of them that are, without and with a shift of the midline
 SITE_PREVALENCE = (0.9, 1.0, 1.1, 1.0)  # of bleeds, against the cohort's
 
 
@@ -121,6 +123,8 @@ def completed(rng: np.random.Generator, names: Names, mix: CaseMix) -> Names:
     names = with_distractors(rng, names)
     if mix is CORE:
         return names
+    large = rng.random() < (LARGE_SHIFTING if "MidlineShift" in names else LARGE_ALONE)
+    names = tuple(LARGE.get(name, name) if large else name for name in names)
     if rng.random() < GROOVED:
         names = (*names, "VascularGroove")
     return (*names, "MassEffect")  # the last: it asks all others how far they push

@@ -47,13 +47,11 @@ class IPH(Finding):
     @classmethod
     def draw(cls, rng: np.random.Generator, head: HeadParameters, others: Sequence[Finding]) -> Self:
         """Draw side, place, volume (3 to 25 mL, mostly small) and density; a quarter are subtle: small and paler."""
-        places, weights = zip(*IPH_SITES_MM, strict=True)
-        place = np.array(places[int(rng.choice(len(places), p=weights))]) + rng.normal(0.0, 2.0, 3)
-        place *= np.array(head.scale) * (1 if rng.random() < 0.5 else -1, 1, 1)
+        place = draw_place(rng, head)
         subtle = rng.random() < 0.25
         volume = rng.uniform(3.0, 5.0) if subtle else 3.0 + 22.0 * rng.beta(1.3, 2.0)
         return cls(
-            blob=draw_blob(rng, (float(place[0]), float(place[1]), float(place[2])), float(volume)),
+            blob=draw_blob(rng, place, float(volume)),
             blood_hu=float(rng.uniform(55.0, 59.0) if subtle else rng.uniform(58.0, 75.0)),
             rim_mm=float(rng.uniform(1.5, 4.5)),
         )
@@ -96,3 +94,28 @@ class IPH(Finding):
         share = np.zeros_like(hu)
         share[near] = blood
         return share
+
+
+@register
+class LargeIPH(IPH):
+    """A bleed into the brain's tissue that is past 20 mL, as two in five are in those who are scanned for a stroke."""
+
+    name: ClassVar[str] = "LargeIPH"
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, head: HeadParameters, others: Sequence[Finding]) -> Self:
+        """Draw side, place, volume (20 to 80 mL, mostly up to 50) and density."""
+        place = draw_place(rng, head)
+        return cls(
+            blob=draw_blob(rng, place, float(20.0 + 60.0 * rng.beta(1.2, 2.4))),
+            blood_hu=float(rng.uniform(58.0, 75.0)),
+            rim_mm=float(rng.uniform(2.5, 6.0)),
+        )
+
+
+def draw_place(rng: np.random.Generator, head: HeadParameters) -> Triple:
+    """Draw where a bleed has its center, in the head's frame."""
+    places, weights = zip(*IPH_SITES_MM, strict=True)
+    place = np.array(places[int(rng.choice(len(places), p=weights))]) + rng.normal(0.0, 2.0, 3)
+    place *= np.array(head.scale) * (1 if rng.random() < 0.5 else -1, 1, 1)
+    return float(place[0]), float(place[1]), float(place[2])

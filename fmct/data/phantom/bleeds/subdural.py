@@ -58,6 +58,29 @@ class SDH(SurfaceLayer):
 
 
 @register
+class LargeSDH(SDH):
+    """A subdural bleed of the kind that is operated on: thicker than a centimeter."""
+
+    name: ClassVar[str] = "LargeSDH"
+
+    thickness_mm: float = Field(ge=10, le=25, description="where it is thickest")
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, head: HeadParameters, others: Sequence[Finding]) -> Self:
+        """Draw side, thickness (10 to 24 mm) and extent."""
+        half_length = float(rng.uniform(50.0, 68.0))
+        return cls(
+            side=1 if rng.random() < 0.5 else -1,
+            thickness_mm=float(10.0 + 14.0 * rng.beta(1.2, 2.4)),
+            azimuth_deg=float(rng.uniform(-1.0, 1.0) * (75.0 - half_length)),
+            elevation_deg=float(rng.uniform(12.0, 30.0)),
+            half_length_deg=half_length,
+            half_height_deg=float(rng.uniform(34.0, 50.0)),
+            blood_hu=float(rng.uniform(50.0, 70.0)),
+        )
+
+
+@register
 class ChronicSDH(SDH):
     """An old subdural bleed: as dense as brain after two weeks, nearer to fluid later, in some with a sediment.
 
