@@ -82,8 +82,9 @@ test-coverage: .coverage
 .coverage: $(STAMP) $(shell find fmct tests experiments -type f -not -path '*/__pycache__/*') README.md CONTRIBUTING.md
 	@$(COVERED)
 
-smoke: $(STAMP) ## every part, end to end on a handful of synthetic scans, in two minutes
-	@$(BIN)/fmct demo --size quick --out runs/smoke $(ARGS)
+smoke: $(STAMP) ## every part, end to end on a handful of synthetic scans, killed once: runs/smoke/report.html
+	@rm -rf runs/smoke
+	@FMCT_SMOKE=runs/smoke $(BIN)/python -m pytest -m smoke $(ARGS)
 
 bench: $(STAMP) ## measure this machine, as ratios to a stated baseline
 	@$(BIN)/fmct bench $(or $(SUBJECT),preprocess) $(ARGS)

@@ -38,7 +38,9 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    out = tmp_path_factory.mktemp("demo") / "quick"
+    """Run the quick demo, kill it while it pretrains, and go on; in $FMCT_SMOKE if that is given."""
+    folder = os.environ.get("FMCT_SMOKE")
+    out = Path(folder) if folder else tmp_path_factory.mktemp("demo") / "quick"
     command = [sys.executable, "-m", "fmct.demo", "--size", "quick", "--out", str(out), "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as killed:
         until(lambda: (out / "stages" / "preprocess.json").exists() and (out / "pretrain_mae" / "tb").exists(), killed)
@@ -58,6 +60,7 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None
         time.sleep(0.05)
 
 
+@pytest.mark.smoke
 def test_the_report_has_every_run_and_study(made: Made) -> None:
     page = (made.out / "report.html").read_text()
     assert "no diagnosis" in page
@@ -69,6 +72,7 @@ def test_the_report_has_every_run_and_study(made: Made) -> None:
     assert f"Open {made.out / 'report.html'}" in made.printed
 
 
+@pytest.mark.smoke
 def test_hospitals_but_the_first_are_never_learned_from(made: Made) -> None:
     manifest = pd.read_csv(made.out / "cohort" / "manifest.csv", dtype=str)
     assert set(manifest["site"]) == set(SITES)
@@ -79,17 +83,20 @@ def test_hospitals_but_the_first_are_never_learned_from(made: Made) -> None:
         assert set(rows["site"]) == {site}
 
 
+@pytest.mark.smoke
 def test_losses_fell(made: Made) -> None:
     for one in QUICK.pretraining:
         losses = pd.read_csv(made.out / one.name / "metrics.csv")["train/loss"].dropna()
         assert losses.iloc[-1] < losses.iloc[0], one.name
 
 
+@pytest.mark.smoke
 def test_rejects_are_told_with_their_reasons(made: Made) -> None:
     rejects = pd.read_csv(made.out / "cohort" / "rejects.csv", dtype=str)
     assert {"LOCALIZER", "GAP", "DUPLICATE_POSITION"} <= set(rejects["code"])
 
 
+@pytest.mark.smoke
 def test_the_conclusion_is_computed_from_predictions(made: Made) -> None:
     found = outcomes(Plan(QUICK, made.out, 0, 1))
     one = next(one for one in found if (one.start, one.k, one.group) == ("cnn", 0, SITES[0]))
@@ -106,11 +113,13 @@ def test_the_conclusion_is_computed_from_predictions(made: Made) -> None:
     assert "| all labels |" in table
 
 
+@pytest.mark.smoke
 def test_other_settings_in_the_same_folder_are_refused(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--size", "quick", "--out", str(made.out), "--seed", "1", "--workers", "1"]) == 2
     assert "a demo with other settings (stage phantom)" in capsys.readouterr().err
 
 
+@pytest.mark.smoke
 def test_tensorboard_has_reconstructions_hyperparameters_curves_and_the_projector(made: Made) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
@@ -197,6 +206,7 @@ def test_an_interval_that_holds_zero_is_no_difference() -> None:
     assert against_scratch(missing) == " (no interval)"
 
 
+@pytest.mark.smoke
 def test_records_are_readable(made: Made) -> None:
     content = json.loads((made.out / "stages" / "index.json").read_text())
     assert content["commands"][0][0] == "index"
