@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -79,6 +80,15 @@ class Fewshot(Command):
 
     def run(self) -> ExitCode:
         """Run what is left to do, and write the files and the tables."""
+        from fmct.console.occupied import occupied
+
+        base = self._experiment()
+        folder = (self.runs or base.trainer.runs) / (self.name or base.name)
+        with nullcontext() if self.dry_run else occupied(folder):
+            return self._go(base, folder)
+
+    def _go(self, base: Experiment, folder: Path) -> ExitCode:
+        """Plan, run and summarize, alone in the study's folder."""
         from fmct.evaluation.few_shot_text import study_text
         from fmct.experiment.combination import check_unchanged
         from fmct.experiment.runs import set_aside
@@ -86,8 +96,7 @@ class Fewshot(Command):
         from fmct.experiment.shot_plan import Grid
         from fmct.experiment.turns import in_turn, print_commands
 
-        base, starts, groups = self._experiment(), self._starts(), self._groups()
-        folder = (self.runs or base.trainer.runs) / (self.name or base.name)
+        starts, groups = self._starts(), self._groups()
         if self.fresh and folder.exists() and not self.dry_run:
             print(f"the earlier study is now in {set_aside(folder)}", file=sys.stderr)
         evaluation = self._evaluation(base)

@@ -24,11 +24,11 @@ from fmct.console.errors import ExitCode, UsageError
 from fmct.console.leaving import leave
 from fmct.data.quarantine import QUARANTINE
 from fmct.experiment.loading import as_record, load_experiment
-from fmct.experiment.preparing import Prepared, is_first_process, prepare, say
+from fmct.experiment.preparing import Prepared, alone_in, is_first_process, prepare, say
 from fmct.experiment.probing import fit_probe
 from fmct.experiment.provenance import inputs_of, record_part
 from fmct.experiment.replaying import replay
-from fmct.experiment.runs import begin, first_of, is_finished, run_folder, write_environment
+from fmct.experiment.runs import begin, finished_already, first_of, is_finished, run_folder, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.experiment.speaking import first_to_speak
 from fmct.experiment.training import train
@@ -104,33 +104,40 @@ def fit(experiment: Experiment, *, fresh: bool = False, with_changes: bool = Fal
         The run's folder.
 
     Raises:
-        UsageError: when manifest, cache, weights or an existing run don't fit the experiment.
+        UsageError: when manifest, cache, weights or an existing run don't fit the experiment, or another process is at
+            work in its folder.
         Stopped: when it was asked to end by a signal; it is saved, and goes on when it is run again.
     """
     if isinstance(experiment.task, ClassifierConfig) and experiment.task.is_probe:
         return fit_probe(experiment, fresh=fresh)
     with listening() as asked:
         run = prepare(experiment, asked, [FirstLosses(run_folder(experiment))])
-        changed = run.task if with_changes else None
-        start = begin(experiment, fresh=fresh, first_process=is_first_process(), changed=changed)
-        if is_finished(start.folder):
-            say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
-            return start.folder
-        if with_changes and start.checkpoint:  # on every process, also one that finds the new configuration written
-            run.trainer.callbacks.append(Retuning())  # type: ignore[attr-defined]
-            say(f"changed: {first_of(list(start.changes)) or 'nothing'}")
-        inputs = inputs_of(experiment, run.data)
-        if is_first_process():
-            goes_on_from = start.checkpoint.resolve().name if start.checkpoint else None
-            record_part(start.folder, **inputs, goes_on_from=goes_on_from, changes=list(start.changes))
-        say(
-            f"{experiment.name}: {experiment.task.kind} on {len(run.data.train)} scans"
-            + (f", {len(run.data.val)} for validation" if run.data.val else "")
-            + (f"; goes on from {start.checkpoint}" if start.checkpoint else "")
-        )
-        started = time.monotonic()
-        train(run.trainer, run.task, run.data, start.checkpoint)
-        finish(experiment, run, start.folder, inputs | {"seconds": round(time.monotonic() - started, 1)})
+        with alone_in(run_folder(experiment)):
+            return fit_prepared(experiment, run, fresh=fresh, with_changes=with_changes)
+
+
+def fit_prepared(experiment: Experiment, run: Prepared, *, fresh: bool, with_changes: bool) -> Path:
+    """Run what is prepared, alone in its folder."""
+    changed = run.task if with_changes else None
+    start = begin(experiment, fresh=fresh, first_process=is_first_process(), changed=changed)
+    if is_finished(start.folder):
+        say(finished_already(start.folder))
+        return start.folder
+    if with_changes and start.checkpoint:  # on every process, also one that finds the new configuration written
+        run.trainer.callbacks.append(Retuning())  # type: ignore[attr-defined]
+        say(f"changed: {first_of(list(start.changes)) or 'nothing'}")
+    inputs = inputs_of(experiment, run.data)
+    if is_first_process():
+        goes_on_from = start.checkpoint.resolve().name if start.checkpoint else None
+        record_part(start.folder, **inputs, goes_on_from=goes_on_from, changes=list(start.changes))
+    say(
+        f"{experiment.name}: {experiment.task.kind} on {len(run.data.train)} scans"
+        + (f", {len(run.data.val)} for validation" if run.data.val else "")
+        + (f"; goes on from {start.checkpoint}" if start.checkpoint else "")
+    )
+    started = time.monotonic()
+    train(run.trainer, run.task, run.data, start.checkpoint)
+    finish(experiment, run, start.folder, inputs | {"seconds": round(time.monotonic() - started, 1)})
     return start.folder
 
 

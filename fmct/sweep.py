@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +51,9 @@ class Sweep(Command):
         """Run what is left to do, and gather."""
         from dataclasses import replace
 
-        from fmct.experiment.combination import check_unchanged
+        from fmct.console.occupied import occupied
         from fmct.experiment.grid import combinations_of
-        from fmct.experiment.runs import set_aside
-        from fmct.experiment.separation import check_apart
         from fmct.experiment.sweep_file import read_sweep
-        from fmct.experiment.turns import in_turn, print_commands
 
         self._check_flags()
         sweep = read_sweep(self.sweep)
@@ -72,6 +70,16 @@ class Sweep(Command):
             for stage, combinations in combinations_of(sweep, self.sweep, self.config, self.runs).items()
         }
         folder = folder_of(sweep, stages)
+        with nullcontext() if self.dry_run else occupied(folder):
+            return self._go(sweep, stages, folder)
+
+    def _go(self, sweep: SweepConfig, stages: Stages, folder: Path) -> ExitCode:
+        """Run and gather, alone in the sweep's folder."""
+        from fmct.experiment.combination import check_unchanged
+        from fmct.experiment.runs import set_aside
+        from fmct.experiment.separation import check_apart
+        from fmct.experiment.turns import in_turn, print_commands
+
         if self.fresh and folder.exists() and not self.dry_run:
             print(f"the earlier sweep is now in {set_aside(folder)}", file=sys.stderr)
         everything = [one for combinations in stages.values() for one in combinations]

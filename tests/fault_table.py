@@ -1,6 +1,7 @@
-"""What can go wrong, and the tests in which it does: CONTRIBUTING.md shows this table, `test_fault_table.py` checks it.
+"""What can go wrong, and the tests in which it does.
 
-`python tests/fault_table.py` prints the table for CONTRIBUTING.md.
+README.md shows each fault with its first test, CONTRIBUTING.md with all; `test_fault_table.py` checks both, and
+`python tests/fault_table.py` prints both tables.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ FAULTS = {
     "SIGTERM/USR1": ("test_preemption.py::test_sigterm_usr1_and_ctrl_c",),
     "kill -9 in save": ("test_checkpoint_files.py::test_kill_9_in_save",),
     "newest checkpoint corrupt": ("test_checkpoint_files.py::test_newest_checkpoint_corrupt",),
+    "two jobs in a run folder": ("test_occupied.py::test_two_jobs_in_one_run_folder",),
     "resume mid-epoch": ("test_resume.py::test_killed_and_resumed_equals_uninterrupted",),
     "rank dies": ("test_lost_processes.py::test_rank_dies",),
     "unused parameters": (
@@ -81,6 +83,16 @@ FAULTS = {
     "compromised dependency": ("test_fault_table.py::test_compromised_dependency",),
 }
 """Each fault and its tests."""
+ABREAST = 3
+
+
+def in_short() -> str:
+    """Return the table as README.md shows it: three faults in a row, each with its first test."""
+    pairs = [f"{fault} | `{tests[0].partition('::')[2]}`" for fault, tests in FAULTS.items()]
+    rows = [pairs[first : first + ABREAST] for first in range(0, len(pairs), ABREAST)]
+    rows[-1] += [" | "] * (ABREAST - len(rows[-1]))
+    head = ["| fault | test " * ABREAST + "|", "|---" * 2 * ABREAST + "|"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def markdown() -> str:
@@ -90,4 +102,4 @@ def markdown() -> str:
 
 
 if __name__ == "__main__":
-    print(markdown())
+    print(f"{in_short()}\n\n{markdown()}")

@@ -101,7 +101,9 @@ def test_a_container_with_less_is_seen(tmp_path: Path, monkeypatch: pytest.Monke
 
 def experiment_file(tiny: TinyCohort, folder: Path, **changes: str) -> Path:
     text = (REPOSITORY / "experiments" / "pretrain_mae_smoke.yaml").read_text()
-    text = text.replace("runs/smoke/cohort/manifest.csv", str(tiny.manifest)).replace("runs/smoke/cache", str(tiny.cache))
+    text = text.replace("runs/smoke/cohort/manifest.csv", str(tiny.manifest)).replace(
+        "runs/smoke/cache", str(tiny.cache)
+    )
     text = text.replace("voxels: 48", "voxels: 24").replace("trainer: {", f"trainer: {{runs: {folder / 'runs'}, ")
     for old, new in changes.items():
         assert old in text

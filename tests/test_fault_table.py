@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from fault_table import FAULTS, markdown
+from fault_table import FAULTS, in_short, markdown
 from packaging.requirements import Requirement
 
 TESTS = Path(__file__).resolve().parent
@@ -29,7 +29,8 @@ def test_every_fault_has_a_test(fault: str) -> None:
     assert any(fast), "a test that CI runs"
 
 
-def test_contributing_shows_the_table() -> None:
+def test_documentation_shows_the_table() -> None:
+    assert in_short() in (REPOSITORY / "README.md").read_text()
     assert markdown() in (REPOSITORY / "CONTRIBUTING.md").read_text()
 
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ def held(path: Path, patience_s: float | None = None) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def made(path: Path) -> bool:
-    """Make the lock's file, naming this process; False where there is one already."""
+def made(path: Path, facts: Mapping[str, Any] | None = None) -> bool:
+    """Make the lock's file, naming this process, with more facts about it; False where there is one already."""
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -67,7 +67,7 @@ def made(path: Path) -> bool:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
         with os.fdopen(descriptor, "w") as file:
-            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, file)
+            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": since} | dict(facts or {}), file)
     except OSError as error:  # a full disk: left as it is, a lock that names nobody would hold for ever
         path.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -39,6 +39,14 @@ class Demo(Command):
         Raises:
             FmctError: naming the stage that failed.
         """
+        from fmct.console.occupied import occupied
+
+        out = self.out or Path("runs") / self.size
+        with occupied(out):
+            return self._go(out)
+
+    def _go(self, out: Path) -> ExitCode:
+        """Run what is left to do, alone in the folder."""
         from fmct.demo.clock import Clock, Record
         from fmct.demo.conclusion import conclusion
         from fmct.demo.outcome import outcomes
@@ -48,7 +56,6 @@ class Demo(Command):
         from fmct.evaluation.wording import duration
         from fmct.experiment.runs import set_aside
 
-        out = self.out or Path("runs") / self.size
         if self.fresh and out.exists():
             print(f"the earlier demo is now in {set_aside(out)}")
         plan = Plan(SIZES[self.size], out, self.seed, self.workers)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from fmct.callbacks.averaging import Averaging
 from fmct.callbacks.preemption import Asked
+from fmct.console.occupied import occupied
 from fmct.data.datamodule import ScanDataModule
 from fmct.experiment.loading import as_record
 from fmct.experiment.runs import run_folder
@@ -56,6 +59,13 @@ def prepare(experiment: Experiment, asked: Asked, also: Sequence[L.Callback] = (
 def is_first_process() -> bool:
     """Say whether this process writes, of several that run the same."""
     return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, see `occupied`; of several processes of a run the first does so for all."""
+    with occupied(folder) if is_first_process() else nullcontext():
+        yield
 
 
 @rank_zero_only

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from fmct.console.errors import UsageError
+from fmct.console.occupied import occupied
 from fmct.data.datamodule import ScanDataModule
 from fmct.data.feature_data import FeatureDataModule
 from fmct.evaluation.probes import Candidate, Labeled, ProbeConfig, fit_logistic
@@ -22,7 +23,7 @@ from fmct.evaluation.wording import count
 from fmct.experiment.frozen import device_of, embedded, encoder_of
 from fmct.experiment.probe_choice import choose, mode_of, written
 from fmct.experiment.provenance import inputs_of, record_part
-from fmct.experiment.runs import begin, is_finished, write_environment
+from fmct.experiment.runs import begin, finished_already, is_finished, run_folder, write_environment
 from fmct.experiment.schema import Experiment
 from fmct.models.packaged import PackagedModel, save_package
 from fmct.models.probe_heads import KNNHead, KNNHeadConfig, LogisticHead, LogisticHeadConfig
@@ -45,17 +46,23 @@ def fit_probe(experiment: Experiment, *, fresh: bool = False) -> Path:
         UsageError: when manifest, cache, features, weights or an existing run don't fit the experiment, or a label has
             one class only.
     """
-    task = experiment.task
-    assert isinstance(task, ClassifierConfig)
-    started = time.monotonic()
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     data = experiment.data.build(experiment.labels, experiment.seed)
     require_both_classes(data)
     device = device_of(experiment)
     encoder = encoder_of(experiment, data)
+    with occupied(run_folder(experiment)):
+        return fit_prepared(experiment, data, encoder.to(device), fresh=fresh)
+
+
+def fit_prepared(experiment: Experiment, data: ScanDataModule, encoder: PackagedModel, *, fresh: bool) -> Path:
+    """Fit a probe on the features of an encoder, alone in the run's folder."""
+    task = experiment.task
+    assert isinstance(task, ClassifierConfig)
+    started = time.monotonic()
     start = begin(experiment, fresh=fresh, first_process=True)
     if is_finished(start.folder):
-        say(f"{start.folder} is finished already; start over with --fresh, or give another --name")
+        say(finished_already(start.folder))
         return start.folder
     say(
         f"{experiment.name}: {task.mode} on {count(len(data.train), 'scan')}"
@@ -66,7 +73,7 @@ def fit_probe(experiment: Experiment, *, fresh: bool = False) -> Path:
     left_out = data.left_out if isinstance(data, FeatureDataModule) else 0
     if left_out:
         say(f"{count(left_out, 'scan')} left out: the table doesn't have them")
-    encoder = encoder.to(device)
+    device = device_of(experiment)
     train = embedded(encoder, data.train, task.probe.pooling, experiment.data, device)
     val = embedded(encoder, data.val, task.probe.pooling, experiment.data, device) if data.val else None
     whitening = None

@@ -110,6 +110,11 @@ def is_finished(folder: Path) -> bool:
     return bool(read_environment(folder).get("finished"))
 
 
+def finished_already(folder: Path) -> str:
+    """Say that a run has come to its end, and what one can do."""
+    return f"{folder} is finished already; start over with --fresh, or give another --name"
+
+
 def run_folder(experiment: Experiment) -> Path:
     """Return where an experiment's run is."""
     return experiment.trainer.runs / experiment.name
