@@ -102,7 +102,7 @@ def read_table(
     require_file(path, name, fix)
     try:
         if path.suffix == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            return even(pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig"), path)
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
     except pd.errors.EmptyDataError as error:
@@ -110,6 +110,22 @@ def read_table(
     except (pd.errors.ParserError, UnicodeDecodeError, pyarrow.lib.ArrowInvalid, OSError) as error:
         raise UsageError(f"{name} can't be read ({str(error).splitlines()[0]})", path, "make it anew") from error
     raise UsageError(f"{name} must be .csv or .parquet, not {path.suffix!r}", path, "rename or convert the file")
+
+
+def even(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Check that all rows of a CSV file have as many cells as there are columns: others would slide under wrong names.
+
+    Raises:
+        UsageError: naming the first row that hasn't.
+    """
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much at the front for row names
+        what = f"rows have more than the {len(frame.columns)} cells that the header names"
+        raise UsageError(what, path, "name all columns, or take out commas at the end of rows")
+    short = frame.isna().any(axis=1).to_numpy()
+    if short.any():
+        what = f"line {int(short.argmax()) + 2} has fewer than the {len(frame.columns)} cells that the header names"
+        raise UsageError(what, path, "complete the row; empty cells need their commas")
+    return frame
 
 
 def with_types(frame: pd.DataFrame, path: Path) -> pd.DataFrame:

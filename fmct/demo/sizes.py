@@ -64,6 +64,8 @@ class Size:
         shots: values of k.
         draws: of patients, for each k.
         shot_labels: findings of the few-shot study, each learned by itself.
+        shot_cnn: whether the study has the convolutional network, too.
+        whiten: principal components that probes of the study are fitted on.
         shot_config: few-shot experiment of transformers, below experiments/.
         shot_steps: of each trained few-shot run; None: as the file says.
         shot_seconds: of the few-shot study.
@@ -85,6 +87,8 @@ class Size:
     cohort_seconds: float
     evaluation_seconds: float
     tuned: tuple[str, ...] = ()
+    shot_cnn: bool = True
+    whiten: int = 32
     shot_config: str = "demo/fewshot.yaml"
     shot_steps: int | None = None
 
@@ -130,36 +134,36 @@ QUICK = Size(
 
 DEMO = Size(
     name="demo",
-    scans=560,
+    scans=500,
     grid=GRID,
     home=5,
     fractions="pretrain=0.35,train=0.35,val=0.08,test=0.22",
     pretraining=(
-        Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 240),
-        Pretraining("pretrain_dino", "demo/pretrain_dino.yaml", "dino-probe", 150),
+        Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 290),
+        Pretraining("pretrain_dino", "demo/pretrain_dino.yaml", "dino-probe", 105),
     ),
     adaptation=(
         Adaptation("probe_mae", "demo/probe.yaml", 8, "pretrain_mae"),
         Adaptation("probe_dino", "demo/probe.yaml", 8, "pretrain_dino"),
         Adaptation("probe_random", "demo/probe.yaml", 8),
-        Adaptation("finetune_mae", "demo/finetune.yaml", 40, "pretrain_mae"),
-        Adaptation("scratch", "demo/scratch.yaml", 40),
-        Adaptation("cnn", "demo/cnn.yaml", 40),
+        Adaptation("finetune_mae", "demo/finetune.yaml", 32, "pretrain_mae"),
+        Adaptation("scratch", "demo/scratch.yaml", 32),
+        Adaptation("cnn", "demo/cnn.yaml", 46),
     ),
-    shots=(8, 32),
-    draws=2,
-    shot_labels=("ICH", "MidlineShift"),
-    shot_seconds=200,
-    cohort_seconds=150,
-    evaluation_seconds=6,
+    shots=(8,),
+    draws=4,
+    shot_labels=("ICH", "MidlineShift", "Hydrocephalus", "ADRD"),
+    shot_cnn=False,
+    shot_seconds=250,
+    cohort_seconds=172,
+    evaluation_seconds=10,
 )
 
 SEEDS = (42, 43, 44)
-PATCHES = {kind: (f"--backbone.patch_voxels={edge}",) for kind, edge in {"mae": 6, "dino": 8, "joint": 8}.items()}
-"""As the experiments of pretraining have them."""
 SHARES_OF_SCANS = {"10": 0.1, "33": 0.33}
 """The curve over unlabeled scans: percent, beside all of them."""
 LONG = ("--trainer.max_epochs=40",)
+FINER = ("--task.probe.whiten.components=64",)
 
 HEADLINE = Size(
     name="headline",
@@ -169,8 +173,7 @@ HEADLINE = Size(
     fractions="pretrain=0.55,train=0.20,val=0.06,test=0.19",
     pretraining=(
         *(
-            Pretraining(f"pretrain_{kind}_{seed}", f"headline_{kind}.yaml", f"{kind}-probe", 2400, (f"--seed={seed}",))
-            for kind in ("mae", "dino", "joint")
+            Pretraining(f"pretrain_mae_{seed}", "headline_mae.yaml", "mae-probe", 1500, (f"--seed={seed}",))
             for seed in SEEDS
         ),
         *(
@@ -178,27 +181,28 @@ HEADLINE = Size(
                 f"pretrain_mae_{percent}_percent",
                 "headline_mae.yaml",
                 f"mae-{percent}-percent-probe",
-                2400,
+                1500,
                 (f"--data.fraction={share}", "--data.val_splits=[]"),
             )
             for percent, share in SHARES_OF_SCANS.items()
         ),
+        Pretraining("pretrain_joint", "headline_joint.yaml", "joint-probe", 4800),
+        Pretraining("pretrain_dino", "headline_dino.yaml", "dino-probe", 4800),
     ),
     adaptation=(
-        *(
-            Adaptation(f"probe_{kind}", "demo/probe.yaml", 60, f"pretrain_{kind}_{SEEDS[0]}", PATCHES[kind])
-            for kind in ("mae", "dino", "joint")
-        ),
-        Adaptation("probe_random", "demo/probe.yaml", 60, "", PATCHES["mae"]),
-        Adaptation("finetune_mae", "demo/finetune.yaml", 900, f"pretrain_mae_{SEEDS[0]}", (*PATCHES["mae"], *LONG)),
-        Adaptation("scratch", "demo/scratch.yaml", 900, "", (*PATCHES["mae"], *LONG)),
+        Adaptation("probe_mae", "demo/probe.yaml", 60, f"pretrain_mae_{SEEDS[0]}", FINER),
+        Adaptation("probe_joint", "demo/probe.yaml", 60, "pretrain_joint", FINER),
+        Adaptation("probe_dino", "demo/probe.yaml", 60, "pretrain_dino", FINER),
+        Adaptation("probe_random", "demo/probe.yaml", 60, "", FINER),
+        Adaptation("finetune_mae", "demo/finetune.yaml", 400, f"pretrain_mae_{SEEDS[0]}", LONG),
+        Adaptation("scratch", "demo/scratch.yaml", 400, "", LONG),
         Adaptation("cnn", "demo/cnn.yaml", 600, "", LONG),
     ),
     shots=(8, 32),
     draws=6,
     shot_labels=LABELS,
-    shot_seconds=4000,
-    cohort_seconds=700,
+    shot_seconds=6000,
+    cohort_seconds=830,
     evaluation_seconds=40,
     tuned=tuple(f"pretrain_mae_{seed}" for seed in SEEDS),
     shot_config="headline_fewshot.yaml",

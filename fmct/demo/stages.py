@@ -167,7 +167,9 @@ class Plan:
     def _few_shot(self) -> Stage:
         size = self.size
         named = {one.name: one for one in size.pretraining}
-        starts = ["--init", "scratch", "--init", f"cnn={experiments_folder() / 'demo' / 'fewshot_cnn.yaml'}"]
+        starts = ["--init", "scratch"]
+        if size.shot_cnn:
+            starts += ["--init", f"cnn={experiments_folder() / 'demo' / 'fewshot_cnn.yaml'}"]
         for name in size.tuned:
             starts += ["--init", f"{tuned_name(named[name])}={self.run(name)}"]
         for one in size.pretraining:
@@ -178,7 +180,7 @@ class Plan:
             *("--shots", ",".join(map(str, size.shots)), "--seeds", str(size.draws)),
             *("--labels", ",".join(size.shot_labels), "--name", STUDY, "--runs", str(self.out), "--batch-size", "16"),
             *starts,
-            *("--probe", "random-probe=scratch"),
+            *("--probe", "random-probe=scratch", "--whiten", str(size.whiten)),
             *groups,
         ]
         return Stage(

@@ -80,6 +80,12 @@ def check_yaml(path: Path, what: str = "the experiment file") -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         raise UsageError(f"not valid YAML: {getattr(error, 'problem', error)}", where, "mend the line") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"not UTF-8: {error.reason} at byte {error.start}", path, "save it as UTF-8") from error
+    except RecursionError as error:
+        raise UsageError("nested too deeply to be an experiment", path, "start from a file in experiments/") from error
+    except ValueError as error:  # a date or number that there isn't
+        raise UsageError(f"not valid YAML: {error}", path, "put what is no date or number in quotes") from error
     if not isinstance(content, dict):
         raise UsageError("the file holds no keys", path, "start from a file in experiments/")
     return content
