@@ -82,7 +82,7 @@ test-coverage: .coverage
 .coverage: $(STAMP) $(shell find fmct tests experiments -type f -not -path '*/__pycache__/*') README.md CONTRIBUTING.md
 	@$(COVERED)
 
-smoke: $(STAMP) ## every part, end to end on a handful of synthetic scans, killed once: runs/smoke/report.html
+smoke: $(STAMP) ## every part, end to end on a handful of synthetic scans, ended once: runs/smoke/report.html
 	@rm -rf runs/smoke
 	@FMCT_SMOKE=runs/smoke $(BIN)/python -m pytest -m smoke $(ARGS)
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from fmct.cli import main
+from fmct.console.errors import ExitCode
 from fmct.demo.clock import Clock, Record
 from fmct.demo.conclusion import against_scratch, verdicts
 from fmct.demo.outcome import Outcome, outcomes
@@ -38,13 +39,16 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Run the quick demo, kill it while it pretrains, and go on; in $FMCT_SMOKE if that is given."""
+    """Run the quick demo, end it while it pretrains, and go on; in $FMCT_SMOKE if that is given."""
     folder = os.environ.get("FMCT_SMOKE")
     out = Path(folder) if folder else tmp_path_factory.mktemp("demo") / "quick"
     command = [sys.executable, "-m", "fmct.demo", "--size", "quick", "--out", str(out), "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as killed:
         until(lambda: (out / "stages" / "preprocess.json").exists() and (out / "pretrain_mae" / "tb").exists(), killed)
-        os.kill(killed.pid, signal.SIGKILL)  # while it pretrains
+        os.kill(killed.pid, signal.SIGTERM)  # while it pretrains
+        printed, _ = killed.communicate(timeout=60)
+    assert killed.returncode == ExitCode.PREEMPTED, printed
+    assert "it goes on from there" in printed
     done = {path.name: path.read_bytes() for path in (out / "stages").iterdir()}
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout + again.stderr

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from fmct.console.errors import ExitCode
+from fmct.console.errors import ExitCode, FmctError
 
 INTERRUPTED = 130
 LINES_OF_ERROR = 3
@@ -37,6 +37,12 @@ class Outcome:
         return self.code in {ExitCode.DONE, ExitCode.SOME_REJECTED}
 
 
+class PreemptedError(FmctError):
+    """A part was told to end by a signal; the whole ends with it, as preempted, so that SLURM starts it again."""
+
+    exit_code = ExitCode.PREEMPTED
+
+
 class Copied(io.TextIOBase):
     """A text file that also keeps what is written to it."""
 
@@ -54,6 +60,10 @@ class Copied(io.TextIOBase):
         self.kept.append(text)
         return self.file.write(text)
 
+    def fileno(self) -> int:
+        """Return the file's descriptor, for what may not print: handlers of signals."""
+        return self.file.fileno()
+
     def flush(self) -> None:
         """Flush the file."""
         self.file.flush()
@@ -70,14 +80,21 @@ def run_quietly(arguments: Sequence[str], log: Path, *, own_process: bool = Fals
 
     Raises:
         KeyboardInterrupt: when it was interrupted.
+        PreemptedError: when it was told to end by a signal.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ fmct {shlex.join(arguments)}\n")
         file.flush()
         code, said = (in_own_process if own_process else in_this_process)(arguments, file)
-    if code in {INTERRUPTED, ExitCode.PREEMPTED}:
+    if code == INTERRUPTED:
         raise KeyboardInterrupt
+    if code == ExitCode.PREEMPTED:
+        raise PreemptedError(
+            "a run in it was asked to end; what it did is saved",
+            f"fmct {shlex.join(arguments)}",
+            "run it again: it goes on from there",
+        )
     outcome = Outcome(code)
     return outcome if outcome.ok else Outcome(code, error_in(said) or f"ended with exit code {code}")
 

@@ -88,10 +88,6 @@ class Demo(Command):
             for command in stage.commands:
                 print(f"$ fmct {shlex.join(command)}", flush=True)
                 outcome = run_quietly(command, log)
-                if outcome.code == ExitCode.PREEMPTED:
-                    raise PreemptedError(
-                        "the demo was asked to stop", stage.title, "run it again: it goes on from there"
-                    )
                 if not outcome.ok:
                     raise FmctError(
                         f"the stage «{stage.title}» failed: {outcome.error}",
@@ -101,12 +97,6 @@ class Demo(Command):
         clock.end()
         for line in after(stage, plan):
             print(line, flush=True)
-
-
-class PreemptedError(FmctError):
-    """A stage was told to stop by a signal; run again, it goes on."""
-
-    exit_code = ExitCode.PREEMPTED
 
 
 COMMAND = Demo

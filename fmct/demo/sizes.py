@@ -105,10 +105,10 @@ FEW = ("--data.batch_size=8", "--trainer.max_epochs=null")
 
 QUICK = Size(
     name="quick",
-    scans=44,
+    scans=64,
     grid=("--pixel-mm", "3", "--matrix", "80", "--slice-mm", "6"),
     home=5,
-    fractions="pretrain=0.25,train=0.35,val=0.15,test=0.25",
+    fractions="pretrain=0.15,train=0.5,val=0.1,test=0.25",
     pretraining=(
         Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 8, (*TINY, *FEW, "--trainer.max_steps=40")),
         Pretraining(
@@ -137,7 +137,7 @@ DEMO = Size(
     scans=500,
     grid=GRID,
     home=5,
-    fractions="pretrain=0.35,train=0.35,val=0.08,test=0.22",
+    fractions="pretrain=0.25,train=0.45,val=0.08,test=0.22",
     pretraining=(
         Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 290),
         Pretraining("pretrain_dino", "demo/pretrain_dino.yaml", "dino-probe", 105),
