@@ -64,6 +64,15 @@ def test_a_second_run_is_refused_and_a_killed_one_gives_way(tmp_path: Path) -> N
     assert not claim_of(folder).exists()
 
 
+def test_a_run_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with occupied(tmp_path / "runs" / "one"):
+        pass
+    assert not (tmp_path / "runs").exists()
+    with occupied(tmp_path / "runs" / "one"):
+        (tmp_path / "runs" / "one").mkdir()
+    assert (tmp_path / "runs" / "one").is_dir()
+
+
 @pytest.mark.usefixtures("hasty")
 def test_another_machines_run_is_refused_while_it_renews_its_claim(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

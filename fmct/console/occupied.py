@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def occupied(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: when another run is at work there, naming its process and machine.
     """
+    is_new = not folder.parent.exists()
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = claim_of(folder)
     while not made(path, facts()):
@@ -57,6 +58,9 @@ def occupied(folder: Path) -> Iterator[None]:
         beating.join()
         if holder_of(path) == mine:
             path.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):  # it isn't empty: the run came to something
+                folder.parent.rmdir()
 
 
 def claim_of(folder: Path) -> Path:

@@ -88,7 +88,28 @@ def check_yaml(path: Path, what: str = "the experiment file") -> dict[str, Any]:
         raise UsageError(f"not valid YAML: {error}", path, "put what is no date or number in quotes") from error
     if not isinstance(content, dict):
         raise UsageError("the file holds no keys", path, "start from a file in experiments/")
+    strange = key_that_is_no_text(content)
+    if strange is not None:
+        raise UsageError(
+            f"a key is no text: {strange[0]!r}", path, "write keys as they are in experiments/, or in quotes"
+        )
     return content
+
+
+def key_that_is_no_text(content: Any) -> tuple[Any] | None:
+    """Return the first key that isn't text, of any mapping within; each is looked at once, whatever names it again."""
+    left, seen = [content], set()
+    while left:
+        value = left.pop()
+        if id(value) in seen or not isinstance(value, dict | list):
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str):
+                    return (key,)
+        left.extend(value.values() if isinstance(value, dict) else value)
+    return None
 
 
 def value_error(error: ValidationError, where: str) -> UsageError:
