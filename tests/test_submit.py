@@ -88,6 +88,7 @@ def test_a_job_is_requeued_when_its_run_was_stopped_and_only_then(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")  # as the job has: more threads add up in another order
 def test_a_job_that_slurm_stops_goes_on_and_ends_as_if_it_had_not(
     tiny: TinyCohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
