@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Collection
@@ -93,15 +92,16 @@ class Fewshot(Command):
         from fmct.experiment.combination import check_unchanged
         from fmct.experiment.runs import set_aside
         from fmct.experiment.separation import check_apart
+        from fmct.experiment.shot_options import groups_of_sites, numbers_of_patients
         from fmct.experiment.shot_plan import Grid
         from fmct.experiment.turns import in_turn, print_commands
 
-        starts, groups = self._starts(), self._groups()
+        starts, groups = self._starts(), groups_of_sites(self.group)
         if self.fresh and folder.exists() and not self.dry_run:
             print(f"the earlier study is now in {set_aside(folder)}", file=sys.stderr)
         evaluation = self._evaluation(base)
         more = ["--batch-size", str(self.batch_size), "--workers", str(self.workers), "--bootstrap", "100"]
-        labels, shots = self._labels(base), self._shots()
+        labels, shots = self._labels(base), numbers_of_patients(self.shots)
         grid = Grid(self.config, starts, labels, shots, self.seeds, evaluation, folder, more, self.keep_weights)
         plan = grid.plan()
         trained = list(plan.trained.values())
@@ -115,10 +115,11 @@ class Fewshot(Command):
         failures = in_turn(trained, "few-shot runs", quiet=True)
         failed = {shot: failures[one.folder] for shot, one in plan.trained.items() if one.folder in failures}
         predictions |= self._read(plan, evaluation, failed)
-        curves = self._summarize(plan, predictions, failed, folder)
+        names = list(starts)
+        curves = self._summarize(plan, predictions, failed, folder, names, evaluation.name)
         for name, sites in groups.items():
             part = {shot: frame[frame["site"].isin(sites)] for shot, frame in predictions.items()}
-            self._summarize(plan, part, failed, folder / name)
+            self._summarize(plan, part, failed, folder / name, names, evaluation.name)
         if self.json_output:
             print(curves.model_dump_json(indent=2))
         else:
@@ -151,20 +152,25 @@ class Fewshot(Command):
         }
 
     def _summarize(
-        self, plan: Plan, predictions: dict[Shot, pd.DataFrame], failed: dict[Shot, str], folder: Path
+        self,
+        plan: Plan,
+        predictions: dict[Shot, pd.DataFrame],
+        failed: dict[Shot, str],
+        folder: Path,
+        names: list[str],
+        tested_on: str,
     ) -> FewShot:
         """Compute the curves and write fewshot.json and fewshot.parquet."""
         from fmct.evaluation.confidence import Bootstrap
         from fmct.evaluation.few_shot import summarize_shots
         from fmct.experiment.starting import SCRATCH
 
-        names = list(self._starts())
         everything = sorted(plan.shots, key=lambda shot: (names.index(shot.initialization), *shot[1:]))
         settings = Bootstrap.of(self.bootstrap, self.seed, 0.95)
         baseline = SCRATCH if SCRATCH in names else None
         curves, table = summarize_shots(everything, predictions, plan.skipped, failed, settings, baseline)
         with atomic_path(folder / "fewshot.parquet") as temporary:
-            table.assign(data=self._evaluation(self._experiment()).name).to_parquet(temporary, index=False)
+            table.assign(data=tested_on).to_parquet(temporary, index=False)
         write_text_atomically(folder / "fewshot.json", curves.model_dump_json(indent=2) + "\n")
         return curves
 
@@ -181,10 +187,11 @@ class Fewshot(Command):
         return experiment
 
     def _starts(self) -> dict[str, list[Start]]:
+        from fmct.experiment.shot_options import penalties
         from fmct.experiment.starting import Start
 
         starts: dict[str, list[Start]] = {}
-        probe: dict[str, object] = {"pooling": self.pooling, "c": self._c()}
+        probe: dict[str, object] = {"pooling": self.pooling, "c": penalties(self.c)}
         if self.whiten:
             probe["whiten"] = {"components": self.whiten}
         for one in [*(Start.of(text) for text in self.init), *(Start.of_probe(text, probe) for text in self.probe)]:
@@ -199,38 +206,6 @@ class Fewshot(Command):
         if not starts:
             raise UsageError("there is nothing to start from", "--init and --probe", "give one: --init scratch")
         return starts
-
-    def _c(self) -> list[float]:
-        try:
-            values = [float(text) for text in names_in(self.c)]
-        except ValueError:
-            values = []
-        if not values or not all(0 < value < math.inf for value in values):
-            raise UsageError(f"{self.c!r} are no strengths of a penalty", "--c", "as in --c 0.01 or --c 0.001,0.01,0.1")
-        return values
-
-    def _groups(self) -> dict[str, list[str]]:
-        from fmct.experiment.combination import is_file_name
-
-        groups = {}
-        for text in self.group:
-            name, _, listed = text.partition("=")
-            sites = [site for site in listed.split("+") if site]
-            if not is_file_name(name) or not sites or name in groups:
-                raise UsageError(
-                    "this is no group of sites", f"--group {text}", "write --group NAME=SITE+SITE, each once"
-                )
-            groups[name] = sites
-        return groups
-
-    def _shots(self) -> list[int]:
-        try:
-            shots = sorted({int(text) for text in names_in(self.shots)})
-        except ValueError:
-            shots = []
-        if not shots or shots[0] < 1:
-            raise UsageError(f"{self.shots!r} are no numbers of patients", "--shots", "as in --shots 8,16,32,64")
-        return shots
 
     def _labels(self, base: Experiment) -> list[str]:
         from fmct.data.manifest import label_names, read_manifest

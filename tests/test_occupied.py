@@ -109,6 +109,16 @@ def test_a_requeued_job_goes_on_at_once_and_another_task_of_an_array_does_not(
         pass
 
 
+def test_two_processes_of_one_slurm_job_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "81")
+    with holding(tmp_path / "one") as other:
+        try:
+            with pytest.raises(UsageError, match=f"process {other.pid}"), occupied(tmp_path / "one"):
+                pass
+        finally:
+            other.kill()
+
+
 def test_a_later_process_of_the_same_number_is_another(tmp_path: Path) -> None:
     claim(tmp_path / "one", pid=os.getpid(), started=1.0)
     with occupied(tmp_path / "one"):

@@ -21,13 +21,13 @@ from sklearn.preprocessing import StandardScaler
 import fmct
 from fmct.cli import main
 from fmct.evaluation.knn import knn_scores
+from fmct.evaluation.logistic import fit_logistic
 from fmct.evaluation.probes import (
     Labeled,
     ProbeConfig,
     Trial,
     best,
     by_cross_validation,
-    fit_logistic,
     on_validation,
     scores,
     split_by_patient,

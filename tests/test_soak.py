@@ -20,10 +20,11 @@ import torch
 from conftest import TinyCohort
 from test_resume import Case, arguments, same
 
+from fmct.console.errors import ExitCode
+
 MARK = 100  # steps between two checkpoints that are kept for the comparison
 SAVED_EVERY = 20
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
-PREEMPTED = 75
 CASE = Case("joint", workers=1, every=SAVED_EVERY, killed_at=0, goes_on_from=0)
 ENDLESS = [
     *("--trainer.max_steps", "1000000", "--trainer.max_epochs", "1000000", "--trainer.checkpoint_every_epochs", "1000"),
@@ -83,7 +84,9 @@ def test_hours_of_kills_change_no_weight(tiny: TinyCohort, tmp_path: Path) -> No
             how = rng.choice(SIGNALS)
             code = disturbed.end(how)
             ends[how.name] += 1
-            assert code == (-signal.SIGKILL if how == signal.SIGKILL else PREEMPTED) or early(disturbed, code, how)
+            assert code == (-signal.SIGKILL if how == signal.SIGKILL else ExitCode.PREEMPTED) or early(
+                disturbed, code, how
+            )
     finally:
         for one in (disturbed, whole):
             one.keep_marks()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fmct.console.errors import UsageError
-from fmct.evaluation.probes import fit_logistic
+from fmct.evaluation.logistic import fit_logistic
 from fmct.evaluation.whitening import fit_whitening
 
 

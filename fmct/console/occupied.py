@@ -1,15 +1,16 @@
 """That one run at a time works in a folder: a claim beside it, which its holder renews for as long as it lives.
 
 Two jobs that write the same checkpoints would undo each other's work. `lock_file` is for seconds; a claim is held for
-days, and survives nobody: a process of this machine that is gone, or the same SLURM job started again, gives way at
-once. Of a holder on another machine only the claim's file can tell: if it isn't renewed while it is watched, its
-holder is gone. Watching needs no clock that machines share.
+days, and survives nobody: a process of this machine that is gone, or the same SLURM job started again on another
+machine, gives way at once. Of any other holder only the claim's file can tell: if it isn't renewed while it is watched,
+its holder is gone. Watching needs no clock that machines share.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -37,17 +38,17 @@ def occupied(folder: Path) -> Iterator[None]:
     """
     is_new = not folder.parent.exists()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    path = claim_of(folder)
-    while not made(path, facts()):
-        if not is_gone(path):
-            holder = holder_of(path)
+    path, own = claim_of(folder), facts()
+    while not made(path, own):
+        holder = holder_of(path)
+        if not is_gone(holder, own, path):
             who = f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown machine')}"
             raise UsageError(
                 f"another run is at work there: {who}, since {holder.get('since', '?')}",
                 folder,
                 "wait for it or end it, or give this one another name",
             )
-        take_away(path, holder_of(path))
+        take_away(path, holder)
     mine, done = holder_of(path), threading.Event()
     beating = threading.Thread(target=keep, args=(path, mine, done), daemon=True)
     beating.start()
@@ -80,28 +81,30 @@ def facts() -> dict[str, Any]:
 
 def machine() -> str:
     """Return what is the same for two processes if either can see whether the other lives: boot and container."""
-    parts = []
-    for source in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        try:
-            parts.append(str(Path(source).readlink()) if source.endswith("pid") else Path(source).read_text().strip())
-        except OSError:  # not Linux: the start of the machine tells one from another well enough
-            parts.append(f"{os.uname().nodename} {psutil.boot_time():.0f}" if hasattr(os, "uname") else "")
-    return " ".join(parts)
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux: the start of the machine tells one from another well enough
+        return f"{socket.gethostname()} {psutil.boot_time():.0f}"
 
 
-def is_gone(path: Path) -> bool:
-    """Tell whether whoever holds a claim doesn't work any more."""
-    holder = holder_of(path)
-    if holder.get("job") and (holder["job"], holder.get("task")) == (facts()["job"], facts()["task"]):
-        return holder.get("pid") != os.getpid()  # started again, maybe elsewhere: SLURM has ended what was before
-    if holder.get("machine") == machine():
+def is_gone(holder: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> bool:
+    """Tell whether whoever holds a claim doesn't work any more.
+
+    Args:
+        holder: what the claim says of its holder.
+        own: what it would say of this process.
+        path: the claim.
+    """
+    if holder.get("machine") == own["machine"]:
         return not lives(holder)
+    if own["job"] and (holder.get("job"), holder.get("task")) == (own["job"], own["task"]):
+        return True  # started again, on another machine: SLURM has ended what was before
     if not path.exists():
         return True
     print(
-        f"{path.parent / path.name.removeprefix('.').removesuffix('.occupied')} is claimed by process "
-        f"{holder.get('pid', '?')} on {holder.get('host', 'another machine')}; watching for {WATCHED_S:.0f} s whether "
-        "it still works",
+        f"{path} is of process {holder.get('pid', '?')} on {holder.get('host', 'another machine')}; watching for "
+        f"{WATCHED_S:.0f} s whether it still works",
         file=sys.stderr,
         flush=True,
     )

@@ -1,7 +1,8 @@
-"""Which rows of a manifest have their volumes in a cache."""
+"""Which rows of a manifest are meant: those of some splits, those whose volumes are in a cache."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,24 @@ from fmct.console.errors import UsageError
 from fmct.data.cache_folders import SETTINGS_FILE
 from fmct.data.presets import IsotropicSettings
 from fmct.data.volumes import VolumeCache
+
+
+def rows_in(frame: pd.DataFrame, splits: Sequence[str], manifest: Path) -> pd.DataFrame:
+    """Return the rows of some splits.
+
+    Raises:
+        UsageError: when there are none.
+    """
+    chosen = frame[frame["split"].isin(splits)]
+    if chosen.empty:
+        counts = ", ".join(f"{name or '(empty)'}: {n}" for name, n in frame["split"].value_counts().items())
+        wanted = ", ".join(name or "(empty)" for name in splits)
+        raise UsageError(
+            f"no scan is in the split {wanted}; the manifest has {counts}",
+            manifest,
+            "assign splits with `fmct split`, or change data.train_splits / data.val_splits",
+        )
+    return chosen
 
 
 def cached_rows(frame: pd.DataFrame, cache: VolumeCache, manifest: Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from fmct.console.errors import UsageError
-from fmct.data.cached_rows import cached_rows
+from fmct.data.cached_rows import cached_rows, rows_in
 from fmct.data.dataset import Batch, ScanDataset
 from fmct.data.fraction import share_of_patients
 from fmct.data.loader import ScanLoader, scan_loader
@@ -240,21 +240,3 @@ class ScanDataModule(L.LightningDataModule):
     def _admit(self, quarantine: Quarantine, batch: Batch) -> Batch:
         assert self.trainer is not None
         return quarantine.admit(batch, self.trainer.current_epoch, self.trainer.global_step)
-
-
-def rows_in(frame: pd.DataFrame, splits: Sequence[str], manifest: Path) -> pd.DataFrame:
-    """Return the rows of some splits.
-
-    Raises:
-        UsageError: when there are none.
-    """
-    chosen = frame[frame["split"].isin(splits)]
-    if chosen.empty:
-        counts = ", ".join(f"{name or '(empty)'}: {n}" for name, n in frame["split"].value_counts().items())
-        wanted = ", ".join(name or "(empty)" for name in splits)
-        raise UsageError(
-            f"no scan is in the split {wanted}; the manifest has {counts}",
-            manifest,
-            "assign splits with `fmct split`, or change data.train_splits / data.val_splits",
-        )
-    return chosen

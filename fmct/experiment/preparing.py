@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +61,9 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> AbstractContextManager[None]:
     """Keep other runs out of a folder, see `occupied`; of several processes of a run the first does so for all."""
-    with occupied(folder) if is_first_process() else nullcontext():
-        yield
+    return occupied(folder) if is_first_process() else nullcontext()
 
 
 @rank_zero_only

@@ -17,7 +17,8 @@ from fmct.console.errors import UsageError
 from fmct.console.occupied import occupied
 from fmct.data.datamodule import ScanDataModule
 from fmct.data.feature_data import FeatureDataModule
-from fmct.evaluation.probes import Candidate, Labeled, ProbeConfig, fit_logistic
+from fmct.evaluation.logistic import fit_logistic
+from fmct.evaluation.probes import Candidate, Labeled, ProbeConfig
 from fmct.evaluation.whitening import Whitening, fit_whitening
 from fmct.evaluation.wording import count
 from fmct.experiment.frozen import device_of, embedded, encoder_of
@@ -43,8 +44,8 @@ def fit_probe(experiment: Experiment, *, fresh: bool = False) -> Path:
         The run's folder.
 
     Raises:
-        UsageError: when manifest, cache, features, weights or an existing run don't fit the experiment, or a label has
-            one class only.
+        UsageError: when manifest, cache, features, weights or an existing run don't fit the experiment, a label has
+            one class only, or another process is at work in the run's folder.
     """
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     data = experiment.data.build(experiment.labels, experiment.seed)
@@ -52,10 +53,12 @@ def fit_probe(experiment: Experiment, *, fresh: bool = False) -> Path:
     device = device_of(experiment)
     encoder = encoder_of(experiment, data)
     with occupied(run_folder(experiment)):
-        return fit_prepared(experiment, data, encoder.to(device), fresh=fresh)
+        return fit_prepared(experiment, data, encoder, device, fresh=fresh)
 
 
-def fit_prepared(experiment: Experiment, data: ScanDataModule, encoder: PackagedModel, *, fresh: bool) -> Path:
+def fit_prepared(
+    experiment: Experiment, data: ScanDataModule, encoder: PackagedModel, device: torch.device, *, fresh: bool
+) -> Path:
     """Fit a probe on the features of an encoder, alone in the run's folder."""
     task = experiment.task
     assert isinstance(task, ClassifierConfig)
@@ -73,7 +76,7 @@ def fit_prepared(experiment: Experiment, data: ScanDataModule, encoder: Packaged
     left_out = data.left_out if isinstance(data, FeatureDataModule) else 0
     if left_out:
         say(f"{count(left_out, 'scan')} left out: the table doesn't have them")
-    device = device_of(experiment)
+    encoder = encoder.to(device)
     train = embedded(encoder, data.train, task.probe.pooling, experiment.data, device)
     val = embedded(encoder, data.val, task.probe.pooling, experiment.data, device) if data.val else None
     whitening = None
