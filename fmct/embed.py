@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from fmct.console.command import main
 from fmct.console.errors import ExitCode, FmctError, UsageError
 from fmct.console.files import atomic_path
 from fmct.data.scan_inputs import ScanInputs, nothing_read
+from fmct.models.pooling_kinds import POOLING, Pooling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,10 +30,7 @@ class Embed(ScanInputs):
 
     weights: Path = Field(description="weight package, or a finished run")
     out: Path = Field(description="table to write (.parquet)")
-    pooling: Literal["cls", "mean", "max", "mean+max", "mean+std"] = Field(
-        "cls",
-        description="what stands for a scan: its CLS token, or what its patches share; + is twice as wide",
-    )
+    pooling: Pooling = Field("cls", description=POOLING)
     projector: Path | None = Field(
         None, description="also lay them out for TensorBoard's embedding projector, in this folder of events"
     )

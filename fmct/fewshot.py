@@ -7,13 +7,14 @@ import time
 from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from fmct.console.command import Command, main, names_in
 from fmct.console.errors import ExitCode, UsageError, nearest
 from fmct.console.files import atomic_path, write_text_atomically
+from fmct.models.pooling_kinds import POOLING, Pooling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,9 +49,7 @@ class Fewshot(Command):
         description="NAME=PATH of a weight package or a run that stays as it is, with a logistic regression on its "
         "features; NAME=scratch: on those of random weights. Repeatedly, as --init",
     )
-    pooling: Literal["cls", "mean", "max", "mean+max", "mean+std"] = Field(
-        "mean+std", description="what --probe takes for a scan's features"
-    )
+    pooling: Pooling = Field("mean+std", description="for --probe: " + POOLING)
     c: str = Field(
         "0.01",
         description="inverse strength of --probe's penalty; of several, separated by commas, cross-validation within "

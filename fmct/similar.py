@@ -119,7 +119,8 @@ class Similar(Command):
         from fmct.data.rules import parse_rules
         from fmct.data.scan_inputs import FoundScan, of_disk
         from fmct.models.packaged import SUMS, as_batch, load_package, package_folder
-        from fmct.models.pooling import Pooling, pooled_width
+        from fmct.models.pooling import pooled_width
+        from fmct.models.pooling_kinds import Pooling
 
         model = load_package(self.weights)
         pooling = TypeAdapter[Pooling](Pooling).validate_python(embedded.made.get("pooling", "cls"))

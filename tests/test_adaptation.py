@@ -51,7 +51,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 MODES = {
     "finetune": (),
-    "linear": ("--task.head.pooling", "mean+max"),
+    "linear": ("--task.head.pooling", "mean+std+mirror"),
     "attentive": ("--task.head.heads", "4", "--task.loss.kind", "focal"),
     "lora": ("--task.lora.rank", "2", "--task.lora.dropout", "0.1"),
 }
@@ -73,7 +73,7 @@ def test_what_a_mode_trains(package: Path, tiny: TinyCohort, tmp_path: Path, mod
     assert model.config.head.kind == ("attentive" if mode == "attentive" else "linear")
     assert json.loads((run / "weights" / "config.json").read_text())["head"]["kind"] == model.config.head.kind
     if mode == "linear":
-        assert after["head.linear.weight"].shape == (2, 2 * 48)
+        assert after["head.linear.weight"].shape == (2, 4 * 48)
     if mode == "lora":
         (run / "weights").rename(tmp_path / "first")
         assert Export(run_folder=run, out=run / "weights").run() == 0  # merges what the checkpoint holds apart
@@ -134,7 +134,7 @@ def test_layers_and_the_head_learn_at_rates_of_their_own(tiny: TinyCohort) -> No
         (["--task.mode", "attentive", "--task.head.pooling", "mean"], "unknown key task.head.pooling"),
         (["--task.lora.rank", "4"], "task.lora has no effect with mode finetune"),
         (["--task.mode", "probe"], "'finetune', 'linear', 'attentive', 'lora', 'scratch'"),
-        (["--task.head.pooling", "median"], "'cls', 'mean', 'max', 'mean+max' or 'mean+std'"),
+        (["--task.head.pooling", "median"], "'cls', 'mean', 'max', 'mean+max', 'mean+std' or 'mean+std+mirror'"),
         (["--task.loss.gamma", "2"], "unknown key task.loss.gamma"),
         (
             ["--task.loss.kind", "focal", "--task.loss.alpha", "0.25", "--task.balance", "pos_weight"],

@@ -159,7 +159,10 @@ def test_relevance_is_read_where_the_head_reads() -> None:
     np.testing.assert_allclose(relevance([a], [ga], 2, found)[0], (found[0].numpy() @ rows)[2:], rtol=1e-5)
 
 
-@pytest.mark.parametrize("head", [LinearHeadConfig(), AttentiveHeadConfig(heads=2)])
+HEADS_OF_LABELS = [LinearHeadConfig(), AttentiveHeadConfig(heads=2), LinearHeadConfig(pooling="mean+std+mirror")]
+
+
+@pytest.mark.parametrize("head", HEADS_OF_LABELS, ids=["cls", "attentive", "mirror"])
 def test_relevance_of_a_model_is_of_its_label(head: object) -> None:
     model, volume = vit(head=head), head_volume()
     maps = Explainer(model, ["relevance"], ["ICH", "SDH"]).maps(volume)
@@ -170,6 +173,17 @@ def test_relevance_of_a_model_is_of_its_label(head: object) -> None:
     assert not np.allclose(maps[0].values, maps[1].values)
     only = Explainer(model, ["relevance"], ["SDH"]).maps(volume)
     np.testing.assert_allclose(only[0].values, maps[1].values, rtol=1e-5)
+
+
+def test_relevance_of_an_asymmetry_is_mirrored_with_the_scan() -> None:
+    model = vit(head=LinearHeadConfig(pooling="mean+std+mirror"))
+    assert model.head is not None
+    model.head.linear.weight[:, : 2 * 24] = 0  # what only |token - mirrored token| counts for
+    volume = head_volume()
+    mirrored = Volume(volume.voxels[..., ::-1].copy(), volume.affine)
+    here, there = (Explainer(model, ["relevance"], ["ICH"]).maps(one)[0].values for one in (volume, mirrored))
+    np.testing.assert_allclose(here, there[..., ::-1], rtol=1e-4, atol=1e-6 * here.max())
+    assert not np.allclose(here, there, rtol=0.01)
 
 
 def test_recomputed_blocks_have_the_same_relevance() -> None:

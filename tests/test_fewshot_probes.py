@@ -80,7 +80,8 @@ def test_a_probe_is_what_fit_and_evaluate_give(study: Study, tmp_path: Path) -> 
 
 def test_a_whitened_probe_is_what_fit_and_evaluate_give(study: Study, tmp_path: Path) -> None:
     arguments = [*study.configs, "--labels", "SDH", "--shots", "4", "--seeds", "2", "--bootstrap", "100"]
-    arguments += ["--probe", f"one={study.weights}", "--whiten", "3", "--runs", str(tmp_path), "--name", "study"]
+    arguments += ["--probe", f"one={study.weights}", "--whiten", "3", "--pooling", "mean+std+mirror"]
+    arguments += ["--runs", str(tmp_path), "--name", "study"]
     assert main(["fewshot", *arguments]) == 0
     white = said(replace(study, folder=tmp_path / "study"), "one", "SDH", 4, 1)
     assert np.abs(white["probability"] - said(study, "one", "SDH", 4, 1)["probability"]).max() > 1e-3
@@ -88,7 +89,7 @@ def test_a_whitened_probe_is_what_fit_and_evaluate_give(study: Study, tmp_path: 
     command = [
         *(*study.configs, "--task.weights", str(study.weights), "--data.shots", shots, "--task.labels", "SDH"),
         *("--task.mode", "logreg", "--name", "byhand", "--trainer.runs", str(tmp_path)),
-        *("--task.probe", '{"pooling": "mean+std", "c": [0.01], "whiten": {"components": 3}}'),
+        *("--task.probe", '{"pooling": "mean+std+mirror", "c": [0.01], "whiten": {"components": 3}}'),
     ]
     assert fit(command) == 0
     assert main(["evaluate", str(tmp_path / "byhand"), "--data", str(study.manifest), "--name", "x"]) == 0

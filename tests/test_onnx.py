@@ -22,7 +22,11 @@ from fmct.views.network_input import InputConfig
 
 VIT = ViT3DConfig(width=24, depth=1, heads=2, patch_voxels=12, registers=2)
 ROTARY = ViT3DConfig(width=24, depth=1, heads=2, patch_voxels=12, positions="rope")
-CASES = [(ROTARY, AttentiveHeadConfig(heads=2)), (ResNetConfig(depth=10, widen=0.1), LinearHeadConfig())]
+CASES = [
+    (ROTARY, AttentiveHeadConfig(heads=2)),
+    (ResNetConfig(depth=10, widen=0.1), LinearHeadConfig()),
+    (VIT, LinearHeadConfig(pooling="mean+std+mirror")),
+]
 
 
 def packaged(backbone: object, head: object) -> PackagedModel:
@@ -44,7 +48,7 @@ def packaged(backbone: object, head: object) -> PackagedModel:
     return model
 
 
-@pytest.mark.parametrize(("backbone", "head"), CASES, ids=["rotary-attentive", "resnet-linear"])
+@pytest.mark.parametrize(("backbone", "head"), CASES, ids=["rotary-attentive", "resnet-linear", "mirrored"])
 def test_onnx_computes_what_torch_does_for_any_number_of_scans(tmp_path: Path, backbone: object, head: object) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -57,7 +61,10 @@ def test_onnx_computes_what_torch_does_for_any_number_of_scans(tmp_path: Path, b
     assert found[0].std() > 1e-3
     if head:
         assert model.head is not None
-        expected = torch.sigmoid(model.head(model.tokens(x)))
+        tokens = model.tokens(x)
+        if model.head_is_mirrored:
+            tokens = torch.cat([tokens, model.tokens(x.flip(4))], 2)
+        expected = torch.sigmoid(model.head(tokens))
         torch.testing.assert_close(torch.from_numpy(found[1]), expected, atol=1e-4, rtol=0)
     about = session.get_modelmeta().custom_metadata_map
     assert about["labels"] == ("ICH,SDH" if head else "")

@@ -28,7 +28,8 @@ from fmct.data.quarantine import refuse
 from fmct.data.volumes import VolumeCache
 from fmct.evaluation.knn import knn_aurocs
 from fmct.experiment.config import Config
-from fmct.models.pooling import Pooling, pooled, prefix_tokens_of
+from fmct.models.pooling import pooled, prefix_tokens_of
+from fmct.models.pooling_kinds import Pooling
 from fmct.tasks.base import Task
 
 

@@ -29,6 +29,7 @@ from fmct.evaluation.token_colors import TokenColors
 from fmct.models.attention_maps import AttentionMaps
 from fmct.models.cnn import ResNet
 from fmct.models.packaged import PackagedModel, as_batch
+from fmct.models.pooling import over_the_mirror_image, side_by_side, with_mirror_image
 from fmct.models.vit3d import ViT3D
 from fmct.views.crops import identity
 
@@ -133,19 +134,21 @@ class Explainer:
         backbone: Any = self.model.backbone
         made: dict[tuple[MapKind, str], tuple[Any, Lattice]] = {}
         with torch.enable_grad(), uncheckpointed(backbone), AttentionMaps() as maps:
-            tokens_1TD = self.model.tokens(x.clone().requires_grad_())
-            logits_1L = self._head(tokens_1TD)
+            logits_1L, tokens_STD = self._logits(x)
         for label in self.labels:
             logit = logits_1L[:, self.model.config.labels.index(label)].sum()
-            *gradients, of_tokens = torch.autograd.grad(logit, [*maps.kept, tokens_1TD], retain_graph=True)
-            counts = relevance(maps.kept, gradients, backbone.prefix_tokens, read_weights(tokens_1TD, of_tokens))
-            made["relevance", label] = self._on_patches(counts[0], x)
+            *gradients, of_tokens = torch.autograd.grad(logit, [*maps.kept, tokens_STD], retain_graph=True)
+            counts_SN = relevance(maps.kept, gradients, backbone.prefix_tokens, read_weights(tokens_STD, of_tokens))
+            counts_SZYX = counts_SN.reshape(-1, *backbone.grid_of(x))
+            made["relevance", label] = self._on_patches(over_the_mirror_image(counts_SZYX).flatten(), x)
         return made
 
-    def _head(self, tokens_BTD: Tensor) -> Tensor:
+    def _logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the head's (1, L) logits and the tokens of the one scan, and of its mirror image if it reads them."""
         head: Any = self.model.head  # `check_kinds` has seen that there is one
-        logits_BL: Tensor = head(tokens_BTD)
-        return logits_BL
+        shown = x.clone().requires_grad_()
+        tokens_STD = self.model.tokens(with_mirror_image(shown) if head.mirrored else shown)
+        return head(side_by_side(tokens_STD) if head.mirrored else tokens_STD), tokens_STD
 
     def _on_patches(self, values: Tensor | NDArray[np.float32], x: Tensor) -> tuple[NDArray[np.float32], Lattice]:
         backbone: Any = self.model.backbone
@@ -160,7 +163,7 @@ class Explainer:
         hooks = [stage.register_forward_hook(lambda _module, _args, out: features.append(out)) for stage in stages]
         try:
             with torch.enable_grad():
-                logits_1L = self._head(self.model.tokens(x.clone().requires_grad_()))
+                logits_1L, _ = self._logits(x)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -169,7 +172,8 @@ class Explainer:
         for label in self.labels:
             logit = logits_1L[:, self.model.config.labels.index(label)].sum()
             gradients = torch.autograd.grad(logit, features, retain_graph=True)
-            cams = [layer_cam(f.detach(), g)[0].cpu().numpy() for f, g in zip(features, gradients, strict=True)]
+            maps = [layer_cam(f.detach(), g) for f, g in zip(features, gradients, strict=True)]
+            cams = [over_the_mirror_image(map_SZYX).cpu().numpy() for map_SZYX in maps]
             made["layercam", label] = fused(cams, lattices, x.shape[-1]), lattices[0]
         return made
 

@@ -22,7 +22,7 @@ from fmct.evaluation.logistic import fit_logistic
 from fmct.evaluation.metrics import auroc
 from fmct.evaluation.whitening import Whitening, WhiteningConfig
 from fmct.experiment.config import Config
-from fmct.models.pooling import Pooling
+from fmct.models.pooling_kinds import POOLING, Pooling
 
 Mode = Literal["logreg", "knn"]
 Floats = NDArray[np.floating]
@@ -32,10 +32,7 @@ Candidate = dict[str, float]
 class ProbeConfig(Config):
     """What a scan's features are, and what is tried on them."""
 
-    pooling: Pooling = Field(
-        "cls",
-        description="cls: the token for the scan; mean, max: over its patches; mean+max, mean+std: twice as wide",
-    )
+    pooling: Pooling = Field("cls", description=POOLING)
     c: tuple[PositiveFloat, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1, description="logreg: inverse strengths of the L2 penalty"
     )

@@ -21,7 +21,7 @@ from fmct.experiment.weights import initial_backbone
 from fmct.models.backbones import BackboneConfig
 from fmct.models.features import FeaturesConfig
 from fmct.models.packaged import PackageConfig, PackagedModel
-from fmct.models.pooling import Pooling
+from fmct.models.pooling_kinds import Pooling
 
 
 def device_of(experiment: Experiment) -> torch.device:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from fmct.console.errors import UsageError
 from fmct.experiment.config import Config
 from fmct.models.blocks import INIT_STD, initialize_linear
-from fmct.models.pooling import Pooling, pooled, pooled_width
+from fmct.models.pooling import is_mirrored, pooled, pooled_width
+from fmct.models.pooling_kinds import POOLING, Pooling
 
 PROBE_NORM_EPS = 1e-6
 
@@ -85,10 +86,7 @@ class LinearHeadConfig(Config):
     """A linear probe on one vector per scan."""
 
     kind: Literal["linear"] = "linear"
-    pooling: Pooling = Field(
-        "cls",
-        description="what stands for a scan: cls, as published; mean or max over its patches; mean+max, mean+std",
-    )
+    pooling: Pooling = Field("cls", description=POOLING)
 
     def build(self, width: int, labels: int, prefix_tokens: int = 1) -> LinearHead:
         """Make the head for tokens of the given width, `prefix_tokens` of them before the patches."""
@@ -96,12 +94,17 @@ class LinearHeadConfig(Config):
 
 
 class LinearHead(nn.Module):
-    """Batch normalization without affine parameters, then one linear layer, on pooled tokens."""
+    """Batch normalization without affine parameters, then one linear layer, on pooled tokens.
+
+    Attributes:
+        mirrored: whether `forward` takes the tokens of mirror images, too, see `fmct.models.pooling.encode`.
+    """
 
     def __init__(self, width: int, labels: int, pooling: Pooling = "cls", prefix_tokens: int = 1) -> None:
         super().__init__()
         self.pooling = pooling
         self.prefix_tokens = prefix_tokens
+        self.mirrored = is_mirrored(pooling)
         features = pooled_width(width, pooling)
         self.norm = nn.BatchNorm1d(features, affine=False, eps=PROBE_NORM_EPS)
         self.linear = nn.Linear(features, labels)
@@ -140,6 +143,8 @@ class AttentiveHead(nn.Module):
 
     Scores are divided by a head's width, not by its root: the published one scales twice, and its weights expect that.
     """
+
+    mirrored = False
 
     def __init__(self, width: int, labels: int, heads: int) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ from fmct.models.package_files import SUMS as SUMS
 from fmct.models.package_files import PackageConfig as PackageConfig
 from fmct.models.package_files import package_folder as package_folder
 from fmct.models.package_files import read_config as read_config
-from fmct.models.pooling import Pooling, pooled, prefix_tokens_of
+from fmct.models.pooling import encode, is_mirrored, pooled, prefix_tokens_of
+from fmct.models.pooling_kinds import Pooling
 from fmct.models.strict_loading import load_tensors
 from fmct.views.network_input import InputConfig
 
@@ -66,10 +68,11 @@ class PackagedModel(nn.Module):
             pooling: what stands for a scan, see `fmct.models.pooling`.
 
         Returns:
-            (B, D) float32, (B, 2 D) for `mean+max` and `mean+std`.
+            (B, D) float32; wider where the pooling is, see `pooled_width`.
         """
         prefix = prefix_tokens_of(self.backbone)
-        return torch.cat([pooled(tokens, pooling, prefix).float() for tokens in self._one_by_one(volumes)])
+        encoded = self._one_by_one(volumes, mirrored=is_mirrored(pooling))
+        return torch.cat([pooled(tokens, pooling, prefix).float() for tokens in encoded])
 
     @property
     def input(self) -> InputConfig:
@@ -109,13 +112,20 @@ class PackagedModel(nn.Module):
                 f"the package {self.config.name} ({self.config.task})",
                 "adapt them first: a classifier experiment with task.weights naming this package",
             )
-        return torch.cat([torch.sigmoid(self.head(tokens).float()) for tokens in self._one_by_one(volumes)])
+        encoded = self._one_by_one(volumes, mirrored=self.head_is_mirrored)
+        return torch.cat([torch.sigmoid(self.head(tokens).float()) for tokens in encoded])
 
-    def _one_by_one(self, volumes: Tensor) -> Iterator[Tensor]:
+    @property
+    def head_is_mirrored(self) -> bool:
+        """Whether the head takes tokens of mirror images, too, see `fmct.models.pooling.encode`."""
+        head: Any = self.head
+        return bool(head is not None and head.mirrored)
+
+    def _one_by_one(self, volumes: Tensor, *, mirrored: bool) -> Iterator[Tensor]:
         """Encode volumes: (1, N, D) for each. Matrix products of another size sum in another order, in the last bit."""
         takes_features = isinstance(self.backbone, Features)
         for volume in torch.split(volumes, 1):
-            yield self.tokens(volume if takes_features else self.input.whole(volume))
+            yield encode(self.backbone, volume if takes_features else self.input.whole(volume), mirrored=mirrored)
 
     def read(self, path: str | Path) -> Volume:
         """Read the one scan at a path and preprocess it as the weights expect.

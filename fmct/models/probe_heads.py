@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from fmct.evaluation.knn import unit_rows
 from fmct.experiment.config import Config
 from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
-from fmct.models.pooling import Pooling, pooled, pooled_width
+from fmct.models.pooling import is_mirrored, pooled, pooled_width
+from fmct.models.pooling_kinds import POOLING, Pooling
 
 Values = NDArray[np.floating]
 
@@ -26,7 +27,7 @@ class LogisticHeadConfig(Config):
     """Logistic regression on standardized features."""
 
     kind: Literal["logistic"] = "logistic"
-    pooling: Pooling = Field("cls", description="how a scan's tokens become its features")
+    pooling: Pooling = Field("cls", description=POOLING)
     c: float = Field(gt=0, description="inverse strength of the L2 penalty that it was fitted with")
 
     def build(self, width: int, labels: int, prefix_tokens: int = 1) -> LogisticHead:
@@ -44,6 +45,7 @@ class LogisticHead(nn.Module):
         super().__init__()
         self.config = config
         self.prefix_tokens = prefix_tokens
+        self.mirrored = is_mirrored(config.pooling)
         # in double precision: features may lie far from 0, and close together
         self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(features, dtype=torch.float64))
@@ -67,7 +69,7 @@ class KNNHeadConfig(Config):
     """Weighted nearest neighbors by cosine similarity, see `fmct.evaluation.knn.knn_scores`."""
 
     kind: Literal["knn"] = "knn"
-    pooling: Pooling = Field("cls", description="how a scan's tokens become its features")
+    pooling: Pooling = Field("cls", description=POOLING)
     k: int = Field(gt=0, description="neighbors of which a label is known; all of the bank where it has fewer")
     temperature: float = Field(gt=0, description="the smaller, the more the nearest ones count")
     scans: int = Field(gt=0, description="training scans in the bank")
@@ -92,6 +94,7 @@ class KNNHead(nn.Module):
         super().__init__()
         self.config = config
         self.prefix_tokens = prefix_tokens
+        self.mirrored = is_mirrored(config.pooling)
         self.register_buffer("bank", torch.zeros(config.scans, features))
         self.register_buffer("targets", torch.zeros(config.scans, labels))
 

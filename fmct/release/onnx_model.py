@@ -19,7 +19,7 @@ from fmct.console.errors import FmctError, UsageError
 from fmct.console.files import atomic_path
 from fmct.models.features import Features
 from fmct.models.packaged import PackagedModel
-from fmct.models.pooling import pooled, prefix_tokens_of
+from fmct.models.pooling import encode, pooled, prefix_tokens_of
 
 TOLERANCE = 1e-4
 OPSET = 18
@@ -37,8 +37,8 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Turn windows (B, C, Z, Y, X) into embeddings (B, D), and probabilities (B, L)."""
-        tokens = self.model.tokens(x)
-        embedding = pooled(tokens, "cls", prefix_tokens_of(self.model.backbone))
+        tokens = encode(self.model.backbone, x, mirrored=self.model.head_is_mirrored)
+        embedding = pooled(tokens, "cls", prefix_tokens_of(self.model.backbone))[:, : self.model.backbone.width]
         if self.model.head is None:
             return (embedding,)
         return embedding, torch.sigmoid(self.model.head(tokens).float())

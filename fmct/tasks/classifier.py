@@ -23,7 +23,7 @@ from fmct.losses.multilabel import BCEConfig, FocalConfig, LossConfig, multilabe
 from fmct.models.backbones import Backbone
 from fmct.models.heads import HeadConfig, LinearHeadConfig
 from fmct.models.lora import LoRAConfig, add_lora, train_factors
-from fmct.models.pooling import prefix_tokens_of
+from fmct.models.pooling import encode, prefix_tokens_of
 from fmct.tasks.adaptation import FINETUNED_LR_FACTOR, FROZEN, Mode, check_mode, with_defaults
 from fmct.tasks.base import Batch, Setting, Task
 from fmct.views.crops import CropConfig
@@ -161,7 +161,7 @@ class ClassifierTask(Task):
     def forward(self, x: Tensor) -> Tensor:
         """Classify views: (B, C, Z, Y, X) float32 in [0, 1] -> (B, L) logits."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
-            tokens = self.backbone(x)
+            tokens = encode(self.backbone, x, mirrored=self.head.mirrored)
         logits: Tensor = self.head(tokens)
         return logits
 
