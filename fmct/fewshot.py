@@ -14,7 +14,7 @@ from pydantic import Field
 from fmct.console.command import Command, main, names_in
 from fmct.console.errors import ExitCode, UsageError, nearest
 from fmct.console.files import atomic_path, write_text_atomically
-from fmct.models.pooling_kinds import POOLING, Pooling
+from fmct.models.pooling_kinds import Pooling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ class Fewshot(Command):
         description="NAME=PATH of a weight package or a run that stays as it is, with a logistic regression on its "
         "features; NAME=scratch: on those of random weights. Repeatedly, as --init",
     )
-    pooling: Pooling = Field("mean+std", description="for --probe: " + POOLING)
+    pooling: Pooling = Field("mean+std", description="features of --probe, as in `fmct embed`")
     c: str = Field(
         "0.01",
         description="inverse strength of --probe's penalty; of several, separated by commas, cross-validation within "

@@ -180,7 +180,7 @@ class Plan:
             *("--shots", ",".join(map(str, size.shots)), "--seeds", str(size.draws)),
             *("--labels", ",".join(size.shot_labels), "--name", STUDY, "--runs", str(self.out), "--batch-size", "16"),
             *starts,
-            *("--probe", "random-probe=scratch", "--whiten", str(size.whiten)),
+            *("--probe", "random-probe=scratch", "--pooling", "mean+std+mirror", "--whiten", str(size.whiten)),
             *groups,
         ]
         return Stage(
