@@ -30,6 +30,7 @@ from fmct.evaluation.confidence import Bootstrap
 from fmct.evaluation.curves import steps
 from fmct.evaluation.descriptions import as_subject, run_labels
 from fmct.evaluation.figures import looks
+from fmct.evaluation.mean_differences import mean_difference
 from fmct.evaluation.montage import brain_window, middle_slices, montage
 from fmct.evaluation.page import make_report
 from fmct.evaluation.predictions import read_predictions, write_predictions
@@ -142,6 +143,33 @@ def test_headline_is_the_paired_difference(two_runs: tuple[Path, Path], pretrain
     assert sentence in Elements(made.html).text
     assert made.numbers["data_sets"][0]["differences"][0]["auroc"]["ci"] == list(expected.ci)
     assert made.numbers["data_sets"][0]["leaders"] == {"ICH": "Fine-tuned from MAE pretraining"}
+
+
+def test_the_page_begins_with_means_over_labels_and_their_paired_differences(tmp_path: Path) -> None:
+    labels = ("ICH", "SDH", "IPH")
+    scratch = classifier(tmp_path / "runs", "scratch", predictions(0.5, labels))
+    tuned = classifier(tmp_path / "runs", "mae", predictions(1.5, labels), weights="runs/pretrain_mae/weights")
+    made = report(scratch, tuned)
+    (found,) = made.numbers["data_sets"][0]["mean_differences"]
+    frames = [predictions(separation, labels) for separation in (1.5, 0.5)]
+    a, b = (
+        np.mean([roc_auc_score(rows["target"], rows["probability"]) for _, rows in frame.groupby("label")])
+        for frame in frames
+    )
+    assert (found["a"], found["b"], found["difference"]) == pytest.approx((a, b, a - b))
+    low, high = found["ci"]
+    assert 0 < low < a - b < high < 0.5
+    spreads = [np.subtract(*one["auroc"]["ci"][::-1]) for one in made.numbers["data_sets"][0]["differences"]]
+    assert high - low < min(spreads)  # three findings say more than one
+    text = Elements(made.html).text
+    assert "Mean AUROC over ICH, SDH, IPH" in text
+    assert f"{a:.2f} ({found['a_ci'][0]:.2f}–{found['a_ci'][1]:.2f})" in " ".join(text.split())
+    assert f'<span class="leads">+{a - b:.2f} (+{low:.2f} to +{high:.2f})</span>' in made.html
+    other = predictions(1.5, labels).assign(probability=0.5)
+    frame = mean_difference(frames[0], other, Bootstrap(replicates=300))
+    assert frame is not None
+    assert frame.b == 0.5
+    assert mean_difference(frames[0].assign(target=1.0), other.assign(target=1.0), Bootstrap(replicates=300)) is None
 
 
 @pytest.mark.parametrize(

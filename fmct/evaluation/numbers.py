@@ -27,7 +27,7 @@ def report_numbers(
         settings: of the bootstrap for differences.
 
     Returns:
-        fmct (version), bootstrap, runs, findings, caveats, data_sets (results and differences) and manifests.
+        fmct (version), bootstrap, runs, findings, caveats, data_sets (results, differences, means) and manifests.
     """
     is_baseline, is_classifier = [run.is_baseline for run in runs], [run.is_classifier for run in runs]
     described = [describe_run(run, name) for run, name in zip(runs, names, strict=True)]
@@ -90,6 +90,11 @@ def describe_data_set(results: DataSetResults, names: Sequence[str]) -> dict[str
             }
             for one in results.comparisons
             for label in one.auroc
+        ],
+        "mean_differences": [
+            {"run": names[one.run], "baseline": names[one.baseline]} | one.mean.model_dump(mode="json")
+            for one in results.comparisons
+            if one.mean
         ],
         "leaders": {label: names[run] for label, run in results.leaders.items()},
         "not_compared": results.refusals,

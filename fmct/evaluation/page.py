@@ -21,6 +21,7 @@ from fmct.evaluation.detail_tables import detail_rows, subgroup_tables
 from fmct.evaluation.figures import Look, looks
 from fmct.evaluation.forest import forest_figure
 from fmct.evaluation.numbers import report_numbers
+from fmct.evaluation.overview import overview
 from fmct.evaluation.page_sections import Beside, embeddings_view, maps_view, studies_view
 from fmct.evaluation.picture import Picture
 from fmct.evaluation.radar import radar_figure
@@ -75,6 +76,7 @@ def make_report(
         "numbers": numbers,
         "confidence": wording.percent(settings.confidence),
         "looks": drawn,
+        "overview": overview(gathered, drawn),
         "data_sets": [data_set_view(results, drawn) for results in gathered],
         "training": [training_view(run, look) for run, look in zip(runs, drawn, strict=True)],
         "pictures": [view for run, look in zip(runs, drawn, strict=True) if (view := pictures_view(run, look))],

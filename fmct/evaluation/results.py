@@ -10,18 +10,20 @@ import pandas as pd
 from fmct.console.errors import UsageError
 from fmct.evaluation.comparison import Difference, paired_difference
 from fmct.evaluation.confidence import Bootstrap
+from fmct.evaluation.mean_differences import MeanDifference, mean_difference
 from fmct.evaluation.run_folder import Evaluation, Run
 from fmct.evaluation.summary import LabelMetrics
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One run against one baseline on one data set; runs by their place in the report."""
+    """One run against one baseline on one data set; runs by their place in the report; mean: of AUROC over labels."""
 
     run: int
     baseline: int
     auroc: dict[str, Difference]
     ap: dict[str, Difference]
+    mean: MeanDifference | None = None
 
 
 @dataclass
@@ -104,10 +106,11 @@ def compare(results: DataSetResults, run: int, baseline: int, names: Sequence[st
             paired_difference(a, b, metric, settings.replicates, settings.seed, settings.confidence)
             for metric in ("auroc", "ap")
         )
+        mean = mean_difference(a, b, settings)
     except UsageError as error:
         results.refusals.append(f"{who}: {error.what} ({error.where}).")
         return
-    results.comparisons.append(Comparison(run, baseline, auroc, ap))
+    results.comparisons.append(Comparison(run, baseline, auroc, ap, mean))
 
 
 def find_leaders(results: DataSetResults, settings: Bootstrap) -> dict[str, int]:
