@@ -140,6 +140,11 @@ def test_layers_and_the_head_learn_at_rates_of_their_own(tiny: TinyCohort) -> No
             ["--task.loss.kind", "focal", "--task.loss.alpha", "0.25", "--task.balance", "pos_weight"],
             "task.loss.alpha and task.balance would both weigh positives",
         ),
+        (["--task.views", "whole"], "task.views whole is for a backbone that stays: task.mode linear or attentive"),
+        (
+            ["--task.mode", "linear", "--task.views", "whole", "--trainer.strategy", "fsdp2"],
+            "task.views whole encodes scans one by one",
+        ),
         (["--task.ema_decay", "0.99", "--trainer.strategy", "fsdp2"], "task.ema_decay averages whole weights"),
         (["--trainer.keep", "best", "--trainer.validate_every_epochs", "9"], "keep best needs a validation"),
     ],

@@ -159,10 +159,15 @@ def test_relevance_is_read_where_the_head_reads() -> None:
     np.testing.assert_allclose(relevance([a], [ga], 2, found)[0], (found[0].numpy() @ rows)[2:], rtol=1e-5)
 
 
-HEADS_OF_LABELS = [LinearHeadConfig(), AttentiveHeadConfig(heads=2), LinearHeadConfig(pooling="mean+std+mirror")]
+HEADS_OF_LABELS = [
+    LinearHeadConfig(),
+    AttentiveHeadConfig(heads=2),
+    LinearHeadConfig(pooling="mean+std+mirror"),
+    AttentiveHeadConfig(heads=2, mirror=True),
+]
 
 
-@pytest.mark.parametrize("head", HEADS_OF_LABELS, ids=["cls", "attentive", "mirror"])
+@pytest.mark.parametrize("head", HEADS_OF_LABELS, ids=["cls", "attentive", "mirror", "attentive-mirror"])
 def test_relevance_of_a_model_is_of_its_label(head: object) -> None:
     model, volume = vit(head=head), head_volume()
     maps = Explainer(model, ["relevance"], ["ICH", "SDH"]).maps(volume)

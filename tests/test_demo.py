@@ -160,7 +160,7 @@ def test_the_three_sizes_are_one_design() -> None:
     for size in (QUICK, DEMO, HEADLINE):
         assert len(size.shares) == len(SITES)
         assert {one.probe for one in size.pretraining} >= {"mae-probe", "dino-probe"}
-        assert {"scratch", "cnn", "finetune_mae", "probe_random"} <= {one.name for one in size.adaptation}
+        assert {"scratch", "cnn", "finetune_mae", "attentive_random"} <= {one.name for one in size.adaptation}
         assert {one.weights for one in size.adaptation} - {""} <= {one.name for one in size.pretraining}
         assert set(size.tuned) <= {one.name for one in size.pretraining}
         assert (experiments_folder() / size.shot_config).exists()

@@ -116,9 +116,9 @@ QUICK = Size(
         ),
     ),
     adaptation=(
-        Adaptation("probe_mae", "demo/probe.yaml", 1, "pretrain_mae", TINY),
-        Adaptation("probe_dino", "demo/probe.yaml", 1, "pretrain_dino", TINY),
-        Adaptation("probe_random", "demo/probe.yaml", 1, "", TINY),
+        Adaptation("attentive_mae", "demo/attentive.yaml", 2, "pretrain_mae", TINY),
+        Adaptation("attentive_dino", "demo/attentive.yaml", 2, "pretrain_dino", TINY),
+        Adaptation("attentive_random", "demo/attentive.yaml", 2, "", TINY),
         Adaptation("finetune_mae", "demo/finetune.yaml", 2, "pretrain_mae", (*TINY, *FEW, "--trainer.max_steps=4")),
         Adaptation("scratch", "demo/scratch.yaml", 2, "", (*TINY, *FEW, "--trainer.max_steps=4")),
         Adaptation("cnn", "demo/cnn.yaml", 3, "", (*TINY_CNN, *FEW, "--trainer.max_steps=4")),
@@ -143,9 +143,9 @@ DEMO = Size(
         Pretraining("pretrain_dino", "demo/pretrain_dino.yaml", "dino-probe", 105),
     ),
     adaptation=(
-        Adaptation("probe_mae", "demo/probe.yaml", 8, "pretrain_mae"),
-        Adaptation("probe_dino", "demo/probe.yaml", 8, "pretrain_dino"),
-        Adaptation("probe_random", "demo/probe.yaml", 8),
+        Adaptation("attentive_mae", "demo/attentive.yaml", 20, "pretrain_mae"),
+        Adaptation("attentive_dino", "demo/attentive.yaml", 20, "pretrain_dino"),
+        Adaptation("attentive_random", "demo/attentive.yaml", 20),
         Adaptation("finetune_mae", "demo/finetune.yaml", 32, "pretrain_mae"),
         Adaptation("scratch", "demo/scratch.yaml", 32),
         Adaptation("cnn", "demo/cnn.yaml", 46),
@@ -163,7 +163,6 @@ SEEDS = (42, 43, 44)
 SHARES_OF_SCANS = {"10": 0.1, "33": 0.33}
 """The curve over unlabeled scans: percent, beside all of them."""
 LONG = ("--trainer.max_epochs=40",)
-FINER = ("--task.probe.whiten.components=64",)
 
 HEADLINE = Size(
     name="headline",
@@ -190,10 +189,10 @@ HEADLINE = Size(
         Pretraining("pretrain_dino", "headline_dino.yaml", "dino-probe", 4800),
     ),
     adaptation=(
-        Adaptation("probe_mae", "demo/probe.yaml", 60, f"pretrain_mae_{SEEDS[0]}", FINER),
-        Adaptation("probe_joint", "demo/probe.yaml", 60, "pretrain_joint", FINER),
-        Adaptation("probe_dino", "demo/probe.yaml", 60, "pretrain_dino", FINER),
-        Adaptation("probe_random", "demo/probe.yaml", 60, "", FINER),
+        Adaptation("attentive_mae", "demo/attentive.yaml", 60, f"pretrain_mae_{SEEDS[0]}"),
+        Adaptation("attentive_joint", "demo/attentive.yaml", 60, "pretrain_joint"),
+        Adaptation("attentive_dino", "demo/attentive.yaml", 60, "pretrain_dino"),
+        Adaptation("attentive_random", "demo/attentive.yaml", 60),
         Adaptation("finetune_mae", "demo/finetune.yaml", 400, f"pretrain_mae_{SEEDS[0]}", LONG),
         Adaptation("scratch", "demo/scratch.yaml", 400, "", LONG),
         Adaptation("cnn", "demo/cnn.yaml", 600, "", LONG),

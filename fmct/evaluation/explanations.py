@@ -139,6 +139,8 @@ class Explainer:
             logit = logits_1L[:, self.model.config.labels.index(label)].sum()
             *gradients, of_tokens = torch.autograd.grad(logit, [*maps.kept, tokens_STD], retain_graph=True)
             counts_SN = relevance(maps.kept, gradients, backbone.prefix_tokens, read_weights(tokens_STD, of_tokens))
+            if len(maps.kept[-1]) < len(counts_SN):  # a query looks at places: what is there is in the scan itself
+                counts_SN = counts_SN[:1]
             counts_SZYX = counts_SN.reshape(-1, *backbone.grid_of(x))
             made["relevance", label] = self._on_patches(over_the_mirror_image(counts_SZYX).flatten(), x)
         return made

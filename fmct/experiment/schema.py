@@ -69,6 +69,12 @@ class Experiment(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _what_is_encoded_once_is_whole(self) -> Experiment:
+        if isinstance(self.task, ClassifierConfig) and self.task.views == "whole" and "fsdp" in self.trainer.strategy:
+            raise ValueError("task.views whole encodes scans one by one: set trainer.strategy to auto or ddp")
+        return self
+
+    @model_validator(mode="after")
     def _probe_does_what_it_says(self) -> Experiment:
         refuse_what_does_nothing(self.task, self.backbone, self.input, self.data, self.trainer)
         return self

@@ -122,6 +122,9 @@ class AttentiveHeadConfig(Config):
 
     kind: Literal["attentive"] = "attentive"
     heads: int = Field(12, gt=0, description="attention heads; divide the backbone's width")
+    mirror: bool = Field(
+        False, description="read beside each token how far it is from that of the scan's mirror image; twice the time"
+    )
 
     def build(self, width: int, labels: int, prefix_tokens: int = 1) -> AttentiveHead:
         """Make the head for tokens of the given width, all of which it pools, and as many outputs as there are labels.
@@ -135,20 +138,23 @@ class AttentiveHeadConfig(Config):
                 "heads of the attentive head",
                 f"choose one of {[h for h in range(1, 25) if width % h == 0]}",
             )
-        return AttentiveHead(width, labels, self.heads)
+        return AttentiveHead(width, labels, self.heads, mirrored=self.mirror)
 
 
 class AttentiveHead(nn.Module):
     """Batch normalization, attention pooling by one learned query, batch normalization, one linear layer.
 
     Scores are divided by a head's width, not by its root: the published one scales twice, and its weights expect that.
+
+    Attributes:
+        mirrored: whether `forward` takes the tokens of mirror images, too, see `fmct.models.pooling.encode`.
     """
 
-    mirrored = False
-
-    def __init__(self, width: int, labels: int, heads: int) -> None:
+    def __init__(self, width: int, labels: int, heads: int, *, mirrored: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.mirrored = mirrored
+        width = 2 * width if mirrored else width
         self.query = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=INIT_STD))
         self.norm_tokens = nn.BatchNorm1d(width, affine=False, eps=PROBE_NORM_EPS)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
@@ -161,7 +167,9 @@ class AttentiveHead(nn.Module):
         return {"query"}
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        """Pool tokens (B, N, D) into logits (B, L)."""
+        """Pool tokens (B, N, D), or (B, N, 2 D) if `mirrored`, into logits (B, L)."""
+        if self.mirrored:
+            tokens_BND = beside_the_difference(tokens_BND)
         batch, tokens, width = tokens_BND.shape
         per_head = width // self.heads
         normalized_BND = self.norm_tokens(tokens_BND.transpose(1, 2)).transpose(1, 2)
@@ -171,6 +179,12 @@ class AttentiveHead(nn.Module):
         pooled = F.scaled_dot_product_attention(query, key, value, scale=1 / per_head)
         logits_BL: Tensor = self.linear(self.norm_pooled(pooled.reshape(batch, width)))
         return logits_BL
+
+
+def beside_the_difference(tokens_BN2D: Tensor) -> Tensor:
+    """Turn tokens beside those of the mirror image into tokens beside how far the two are apart: (B, N, 2 D) both."""
+    own_BND, mirrored_BND = tokens_BN2D.chunk(2, -1)
+    return torch.cat([own_BND, (own_BND - mirrored_BND).abs()], -1)
 
 
 HeadConfig = Annotated[LinearHeadConfig | AttentiveHeadConfig, Field(discriminator="kind")]

@@ -9,6 +9,7 @@ from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
 from fmct.models.lora import LoRAConfig
 
 Mode = Literal["finetune", "linear", "attentive", "lora", "scratch", "knn", "logreg"]
+Views = Literal["random", "whole"]
 FROZEN: frozenset[Mode] = frozenset({"linear", "attentive", "knn", "logreg"})
 HEAD_OF: dict[Mode, str] = {"linear": "linear", "attentive": "attentive"}
 FINETUNED_LR_FACTOR = 0.01
@@ -53,3 +54,13 @@ def check_mode(
         raise ValueError(f"mode {mode} has a head of kind {HEAD_OF[mode]}, not {head.kind}: leave out task.head.kind")
     if lora is not None and mode != "lora":
         raise ValueError(f"task.lora has no effect with mode {mode}: leave it out, or set task.mode to lora")
+
+
+def check_views(mode: Mode, views: Views) -> None:
+    """Check that scans are shown whole to a network only that stays as it is.
+
+    Raises:
+        ValueError: naming the keys that contradict each other.
+    """
+    if views == "whole" and mode not in HEAD_OF:
+        raise ValueError(f"task.views whole is for a backbone that stays: task.mode {' or '.join(HEAD_OF)}, not {mode}")

@@ -24,8 +24,9 @@ from fmct.models.backbones import Backbone
 from fmct.models.heads import HeadConfig, LinearHeadConfig
 from fmct.models.lora import LoRAConfig, add_lora, train_factors
 from fmct.models.pooling import encode, prefix_tokens_of
-from fmct.tasks.adaptation import FINETUNED_LR_FACTOR, FROZEN, Mode, check_mode, with_defaults
+from fmct.tasks.adaptation import FINETUNED_LR_FACTOR, FROZEN, Mode, Views, check_mode, check_views, with_defaults
 from fmct.tasks.base import Batch, Setting, Task
+from fmct.tasks.encoded_once import EncodedOnce
 from fmct.views.crops import CropConfig
 from fmct.views.intensity import IntensityConfig
 from fmct.views.slices import middle_slices
@@ -59,6 +60,10 @@ class ClassifierConfig(Config):
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="validate and package a moving average of the weights; null: the weights"
     )
+    views: Views = Field(
+        "random",
+        description="whole: as evaluation sees scans, or mirrored (crops.flip_probability); each is encoded once, kept",
+    )
     crops: CropConfig = CropConfig(share=(0.9, 1.0), place="volume", rotation_deg=5.0, flip_probability=0.0)
     intensity: IntensityConfig = IntensityConfig()
     probe: ProbeConfig = Field(ProbeConfig(), description="of the modes logreg and knn")
@@ -87,6 +92,7 @@ class ClassifierConfig(Config):
     @model_validator(mode="after")
     def _nothing_contradicts(self) -> ClassifierConfig:
         check_mode(self.mode, self.weights, self.head, self.lora)
+        check_views(self.mode, self.views)
         if isinstance(self.loss, FocalConfig) and self.loss.alpha is not None and self.balance != "none":
             raise ValueError("task.loss.alpha and task.balance would both weigh positives: set one to null or none")
         return self
@@ -117,6 +123,7 @@ class ClassifierTask(Task):
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
         if self.is_frozen:
             self.backbone.requires_grad_(False)
+        self.encoded = EncodedOnce(backbone, self.head, setting.input.whole) if config.views == "whole" else None
         self.train()  # Lightning trains modules in the mode that it finds them in
 
     @property
@@ -155,8 +162,17 @@ class ClassifierTask(Task):
             self.pos_weight.copy_(torch.from_numpy(negative / positive))
 
     def make_views(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
-        """Make one lightly changed view per scan: `x` (B, C, Z, Y, X)."""
+        """Make one view per scan: `x` (B, C, Z, Y, X), lightly changed, or `read`, what the head reads of it whole."""
+        if self.encoded is not None:
+            flipped = [generator.random() < self.config.crops.flip_probability for generator in generators]
+            return batch | {"read": self.encoded(batch["scan_id"], batch["hu"], flipped)}
         return batch | {"x": self.random_view(batch, generators, self.config.crops, self.config.intensity)}
+
+    def whole_view(self, batch: Batch) -> Batch:
+        """Make the view that validation sees: `x` (B, C, Z, Y, X) of the whole volume, or `read`, as training does."""
+        if self.encoded is None:
+            return super().whole_view(batch)
+        return batch | {"read": self.encoded(batch["scan_id"], batch["hu"], [False] * len(batch["hu"]))}
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify views: (B, C, Z, Y, X) float32 in [0, 1] -> (B, L) logits."""
@@ -167,10 +183,14 @@ class ClassifierTask(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Average the loss over the labels that are known."""
-        logits = self(batch["x"]).float()
+        logits = self._logits(batch)
         loss = multilabel_loss(self.config.loss, logits, batch["target"], self.pos_weight, smooth=True)
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def _logits(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.head(batch["read"]) if self.encoded is not None else self(batch["x"])
+        return logits.float()
 
     def on_validation_epoch_start(self) -> None:
         """Take the first process's batch-norm statistics, which are packaged: ddp does so itself, fsdp2 doesn't."""
@@ -180,7 +200,7 @@ class ClassifierTask(Task):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect logits of whole, unaugmented scans."""
-        self.seen.append((batch["index"], batch["target"], self(batch["x"]).float()))
+        self.seen.append((batch["index"], batch["target"], self._logits(batch)))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss, AUROC per label and its mean over all scans, each counted once, whatever process saw it.
@@ -221,7 +241,7 @@ class ClassifierTask(Task):
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """Draw the views of up to three scans side by side, a window in each row."""
-        shown = batch["x"][:3]
+        shown = batch["x"][:3] if "x" in batch else self.setting.input.whole(batch["hu"][:3])
         rows = [torch.cat([middle_slices(view) for view in window], 1) for window in shown.unbind(1)]
         return {"views": torch.cat(rows, 0)}
 
