@@ -139,24 +139,24 @@ DEMO = Size(
     home=5,
     fractions="pretrain=0.25,train=0.45,val=0.08,test=0.22",
     pretraining=(
-        Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 290),
-        Pretraining("pretrain_dino", "demo/pretrain_dino.yaml", "dino-probe", 105),
+        Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 285),
+        Pretraining("pretrain_dino", "demo/pretrain_dino.yaml", "dino-probe", 55),
     ),
     adaptation=(
-        Adaptation("attentive_mae", "demo/attentive.yaml", 20, "pretrain_mae"),
-        Adaptation("attentive_dino", "demo/attentive.yaml", 20, "pretrain_dino"),
-        Adaptation("attentive_random", "demo/attentive.yaml", 20),
+        Adaptation("attentive_mae", "demo/attentive.yaml", 12, "pretrain_mae"),
+        Adaptation("attentive_dino", "demo/attentive.yaml", 12, "pretrain_dino"),
+        Adaptation("attentive_random", "demo/attentive.yaml", 12),
         Adaptation("finetune_mae", "demo/finetune.yaml", 32, "pretrain_mae"),
         Adaptation("scratch", "demo/scratch.yaml", 32),
         Adaptation("cnn", "demo/cnn.yaml", 46),
     ),
     shots=(8,),
-    draws=4,
+    draws=6,
     shot_labels=("ICH", "MidlineShift", "Hydrocephalus", "ADRD"),
     shot_cnn=False,
-    shot_seconds=250,
-    cohort_seconds=172,
-    evaluation_seconds=10,
+    shot_seconds=260,
+    cohort_seconds=175,
+    evaluation_seconds=13,
 )
 
 SEEDS = (42, 43, 44)
