@@ -46,7 +46,7 @@ class Case:
 
     @property
     def experiment(self) -> str:
-        return f"pretrain_{'mae' if self.task == 'mae' else 'dino'}_smoke"
+        return {"mae": "pretrain_mae_smoke", "attentive": "classify_smoke"}.get(self.task, "pretrain_dino_smoke")
 
 
 CASES = [
@@ -58,6 +58,7 @@ CASES = [
     Case("dino", workers=2, every=5, killed_at=11, goes_on_from=10),
     Case("dinov2", workers=0, every=4, killed_at=9, goes_on_from=8),
     Case("joint", workers=0, every=5, killed_at=11, goes_on_from=10),
+    Case("attentive", workers=0, every=4, killed_at=9, goes_on_from=8),
 ]
 DINO = ("--task.local_voxels", "16", "--optimizer.weight_decay_end", "0.4", "--task.teacher_warmup_epochs", "2")
 KEYS = {
@@ -67,6 +68,10 @@ KEYS = {
         *(*DINO, "--task.ibot.weight", "1", "--task.ibot.foreground", "true", "--task.ibot.mask_probability", "0.9"),
         *("--task.ibot.head.hidden", "24", "--task.ibot.head.bottleneck", "8", "--task.ibot.head.prototypes", "32"),
         *("--task.koleo_weight", "0.1", "--task.loss_chunk_rows", "3"),
+    ),
+    "attentive": (
+        *("--task.mode", "attentive", "--task.weights", "null", "--task.views", "whole", "--data.val_splits", "[]"),
+        *("--task.head", '{"heads": 4, "mirror": true}', "--task.crops.flip_probability", "0.5"),
     ),
     "joint": (
         *(*DINO, "--task.mae_weight", "1", "--task.mae.foreground", "true", "--task.mae.masking.kind", "block"),
