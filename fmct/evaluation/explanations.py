@@ -28,6 +28,7 @@ from fmct.evaluation.map_kinds import MapKind
 from fmct.evaluation.token_colors import TokenColors
 from fmct.models.attention_maps import AttentionMaps
 from fmct.models.cnn import ResNet
+from fmct.models.heads import AttentiveHead
 from fmct.models.packaged import PackagedModel, as_batch
 from fmct.models.pooling import over_the_mirror_image, side_by_side, with_mirror_image
 from fmct.models.vit3d import ViT3D
@@ -139,7 +140,7 @@ class Explainer:
             logit = logits_1L[:, self.model.config.labels.index(label)].sum()
             *gradients, of_tokens = torch.autograd.grad(logit, [*maps.kept, tokens_STD], retain_graph=True)
             counts_SN = relevance(maps.kept, gradients, backbone.prefix_tokens, read_weights(tokens_STD, of_tokens))
-            if len(maps.kept[-1]) < len(counts_SN):  # a query looks at places: what is there is in the scan itself
+            if isinstance(self.model.head, AttentiveHead):  # its query looks at places: in the scan itself
                 counts_SN = counts_SN[:1]
             counts_SZYX = counts_SN.reshape(-1, *backbone.grid_of(x))
             made["relevance", label] = self._on_patches(over_the_mirror_image(counts_SZYX).flatten(), x)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fmct.models.pooling_kinds import Pooling as Pooling
+from fmct.models.pooling_kinds import Pooling
 
 TIMES_AS_WIDE: dict[Pooling, int] = {"mean+max": 2, "mean+std": 2, "mean+std+mirror": 4}
 MOST_ASYMMETRIC = 8
