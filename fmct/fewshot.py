@@ -52,8 +52,7 @@ class Fewshot(Command):
     pooling: Pooling = Field("mean+std", description="features of --probe, as in `fmct embed`")
     c: str = Field(
         "0.01",
-        description="inverse strength of --probe's penalty; of several, separated by commas, cross-validation within "
-        "each draw chooses",
+        description="inverse strength of --probe's penalty, or several to choose from by cross-validation",
     )
     whiten: int | None = Field(
         None, gt=0, description="fit --probe on so many principal components over pretrain and train, without labels"
@@ -72,6 +71,7 @@ class Fewshot(Command):
     seed: int = Field(0, ge=0, description="of the bootstrap")
     batch_size: int = Field(8, gt=0, description="test scans at a time; results don't depend on it")
     workers: int = Field(0, ge=0, description="loader processes for the test scans")
+    jobs: int = Field(1, gt=0, description="runs at a time, sharing cores and GPUs")
     fresh: bool = Field(False, description="set an earlier study in the same folder aside, under a numbered name")
     dry_run: bool = Field(False, description="print the commands of the trained runs and stop")
     json_output: bool = Field(False, alias="json", description="print fewshot.json")
@@ -93,7 +93,7 @@ class Fewshot(Command):
         from fmct.experiment.separation import check_apart
         from fmct.experiment.shot_options import groups_of_sites, numbers_of_patients
         from fmct.experiment.shot_plan import Grid
-        from fmct.experiment.turns import in_turn, print_commands
+        from fmct.experiment.turns import do_all, print_commands
 
         starts, groups = self._starts(), groups_of_sites(self.group)
         if self.fresh and folder.exists() and not self.dry_run:
@@ -111,7 +111,7 @@ class Fewshot(Command):
             return ExitCode.DONE
         start = time.monotonic()
         predictions = self._probe(plan, evaluation, folder)
-        failures = in_turn(trained, "few-shot runs", quiet=True)
+        failures = do_all(trained, "few-shot runs", jobs=self.jobs, quiet=True)
         failed = {shot: failures[one.folder] for shot, one in plan.trained.items() if one.folder in failures}
         predictions |= self._read(plan, evaluation, failed)
         names = list(starts)

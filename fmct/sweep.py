@@ -43,6 +43,7 @@ class Sweep(Command):
     bootstrap: int = Field(2000, ge=100, description="bootstrap replicates, in evaluations that aren't done yet")
     batch_size: int = Field(8, gt=0, description="scans at a time in evaluations; results don't depend on it")
     workers: int = Field(0, ge=0, description="loader processes of evaluations")
+    jobs: int = Field(1, gt=0, description="runs at a time, sharing cores and GPUs")
     fresh: bool = Field(False, description="set an earlier sweep in the same folder aside, under a numbered name")
     dry_run: bool = Field(False, description="print the commands of the runs and stop")
     json_output: bool = Field(False, alias="json", description="print sweep.json")
@@ -78,7 +79,7 @@ class Sweep(Command):
         from fmct.experiment.combination import check_unchanged
         from fmct.experiment.runs import set_aside
         from fmct.experiment.separation import check_apart
-        from fmct.experiment.turns import in_turn, print_commands
+        from fmct.experiment.turns import do_all, print_commands
 
         if self.fresh and folder.exists() and not self.dry_run:
             print(f"the earlier sweep is now in {set_aside(folder)}", file=sys.stderr)
@@ -93,13 +94,16 @@ class Sweep(Command):
         failures: dict[Path, str] = {}
         if not self.collect:
             for stage, combinations in stages.items():
-                failures |= in_turn(combinations, f"{sweep.name}, {stage or 'runs'}")
+                failures |= do_all(combinations, f"{sweep.name}, {stage or 'runs'}", jobs=self.jobs)
         return self._gather(sweep, stages, folder, failures)
 
     def _check_flags(self) -> None:
         where = "the command line of `fmct sweep`"
         if self.slurm is not None and self.collect:
             raise UsageError("--slurm and --collect exclude each other", where, "the last job collects by itself")
+        if self.jobs > 1 and (self.slurm is not None or self.collect):
+            other = "--collect" if self.slurm is None else "--slurm"
+            raise UsageError(f"--jobs and {other} exclude each other", where, "leave one of them out")
         if self.collect and self.fresh:
             raise UsageError("--collect and --fresh exclude each other", where, "leave one of them out")
 

@@ -130,6 +130,18 @@ def test_a_run_of_the_study_is_what_fit_and_evaluate_give(study: Study, tmp_path
     assert not (study.folder / name / "checkpoints").exists()
 
 
+def test_two_at_a_time_give_what_one_after_another_gives(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [word if "/" in word or word != "study" else "two-at-a-time" for word in study.arguments]
+    assert main([*arguments, "--labels", "ICH", "--shots", "2", "--jobs", "2"]) == 0
+    capsys.readouterr()
+    found = sorted((study.folder.parent / "two-at-a-time").glob("*/evaluations/*/predictions.parquet"))
+    assert len(found) == 4  # two initializations, two draws
+    for path in found:
+        other = study.folder / path.relative_to(study.folder.parent / "two-at-a-time")
+        columns = ["scan_id", "label", "target", "probability"]
+        pd.testing.assert_frame_equal(pd.read_parquet(path)[columns], pd.read_parquet(other)[columns])
+
+
 def test_scratch_starts_from_other_weights_than_the_package(study: Study) -> None:
     records = {
         start: yaml.safe_load((study.folder / f"{start}-ICH-k2-seed0" / "experiment.yaml").read_text())

@@ -30,7 +30,7 @@ class Demo(Command):
     out: Path | None = Field(None, description="folder for everything (default: runs/SIZE)")
     size: Literal["quick", "demo", "headline"] = Field("demo", description="how much is made and trained")
     seed: int = Field(0, ge=0, description="of the cohort")
-    workers: int = Field(2, gt=0, description="processes that make and preprocess scans")
+    workers: int = Field(2, gt=0, description="processes that make and preprocess scans, and that train few-shot runs")
     fresh: bool = Field(False, description="set an earlier demo in the same folder aside, under a numbered name")
 
     def run(self) -> ExitCode:

@@ -42,7 +42,7 @@ class Plan:
         size: how large it is.
         out: the demo's folder.
         seed: of the cohort.
-        workers: processes that make and preprocess scans.
+        workers: processes that make and preprocess scans, and that train few-shot runs.
     """
 
     size: Size
@@ -179,6 +179,7 @@ class Plan:
             *("fewshot", "--config", str(experiments_folder() / size.shot_config), "--config", str(self.overlay)),
             *("--shots", ",".join(map(str, size.shots)), "--seeds", str(size.draws)),
             *("--labels", ",".join(size.shot_labels), "--name", STUDY, "--runs", str(self.out), "--batch-size", "16"),
+            *("--jobs", str(self.workers)),
             *starts,
             *("--probe", "random-probe=scratch", "--pooling", "mean+std+mirror", "--whiten", str(size.whiten)),
             *groups,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 
 from fmct.console.errors import UsageError
@@ -146,3 +148,10 @@ def check_unchanged(combinations: Sequence[Combination]) -> None:
                 one.folder,
                 "give the study another name, or start it over with --fresh (the old folder is kept)",
             )
+
+
+def free_memory() -> None:
+    """Free what a run in this process has left: a trainer and its task hold each other."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The runs of a study in turn: what fails is noted, and the others go on."""
+"""The runs of a study, in turn or several at a time: what fails is noted, and the others go on."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from fmct.console.progress import track
-from fmct.experiment.combination import Combination
+from fmct.console.quietly import Outcome
+from fmct.experiment.combination import Combination, free_memory
+from fmct.experiment.side_by_side import side_by_side
 
 
-def in_turn(combinations: Sequence[Combination], what: str, *, quiet: bool = False) -> dict[Path, str]:
+def do_all(combinations: Sequence[Combination], what: str, *, jobs: int = 1, quiet: bool = False) -> dict[Path, str]:
     """Run what isn't done yet.
 
     Args:
         combinations: the runs.
         what: how progress calls them.
+        jobs: how many at a time, each in a process of its own; one at a time, they are run in this process.
         quiet: show how many are done instead of a line for each.
 
     Returns:
@@ -32,19 +33,39 @@ def in_turn(combinations: Sequence[Combination], what: str, *, quiet: bool = Fal
     if len(left) < len(combinations):
         print(f"{what}: {len(combinations) - len(left)} of {len(combinations)} are done already", file=sys.stderr)
     start = time.monotonic()
-    gc.freeze()  # what is there now stays: looking it over after every run would take longer than small runs do
-    for number, one in enumerate(track(left, what) if quiet and left else left, 1):
+    begun = iter(range(1, len(left) + 1))
+
+    def begins(one: Combination) -> None:
+        number = next(begun)
         if not quiet:
             print(f"[{number}/{len(left)}, {time.monotonic() - start:.0f} s] {one.folder}", file=sys.stderr, flush=True)
-        outcome = one.run()
+
+    ended = in_turn(left, begins) if jobs == 1 else side_by_side(left, jobs, begins)
+    for one, outcome in track(ended, what, len(left)) if quiet and left else ended:
         if not outcome.ok:
             failures[one.folder] = outcome.error
             print(f"failed: {one.name}", file=sys.stderr, flush=True)
-        gc.collect()  # a trainer and its task hold each other
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    gc.unfreeze()
     return failures
+
+
+def in_turn(
+    combinations: Sequence[Combination], begins: Callable[[Combination], None]
+) -> Iterator[tuple[Combination, Outcome]]:
+    """Do runs in this process, one after another, and yield each with its outcome.
+
+    Args:
+        combinations: the runs.
+        begins: called with a run before it is done.
+    """
+    gc.freeze()  # what is there now stays: looking it over after every run would take longer than small runs do
+    try:
+        for one in combinations:
+            begins(one)
+            outcome = one.run()
+            free_memory()
+            yield one, outcome
+    finally:
+        gc.unfreeze()
 
 
 def print_commands(combinations: Sequence[Combination], *, as_json: bool) -> None:
