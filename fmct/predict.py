@@ -12,7 +12,7 @@ from pydantic import Field
 
 from fmct.console.command import main, names_in
 from fmct.console.errors import ExitCode, FmctError, UsageError, require_file
-from fmct.console.files import atomic_path, write_text_atomically
+from fmct.console.files import atomic_path, file_name, write_text_atomically
 from fmct.data.scan_inputs import FoundScan, ScanInputs, nothing_read
 from fmct.evaluation.map_kinds import parse_kinds
 
@@ -102,7 +102,7 @@ class Predict(ScanInputs):
     def _predict(self, scan: FoundScan, model: PackagedModel, explainer: Explainer, outcome: Outcome) -> None:
         import torch
 
-        from fmct.evaluation.map_files import file_name, write_maps
+        from fmct.evaluation.map_files import write_maps
         from fmct.models.packaged import as_batch
 
         outcome.scans += 1

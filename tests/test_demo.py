@@ -88,6 +88,20 @@ def test_hospitals_but_the_first_are_never_learned_from(made: Made) -> None:
 
 
 @pytest.mark.smoke
+def test_the_report_shows_where_a_model_looks_at_scans_of_every_hospital(made: Made) -> None:
+    shown = pd.read_csv(made.out / "shown.csv", dtype=str)
+    tested = pd.read_csv(made.out / "cohort" / "manifest.csv", dtype=str).query("split == 'test'")
+    for site in SITES:
+        have = min(2, (tested[tested["site"] == site]["label:IPH"] == "1").sum())
+        assert len(shown[shown["site"] == site]) == 2
+        assert (shown[shown["site"] == site]["label:IPH"] == "1").sum() == have
+    said = pd.read_csv(made.out / "shown" / "probabilities.csv")
+    page = (made.out / "report.html").read_text()
+    for row in said.itertuples():
+        assert f"relevance-IPH, {row.scan_id}, probability {row.probability:.2f}" in page
+
+
+@pytest.mark.smoke
 def test_losses_fell(made: Made) -> None:
     for one in QUICK.pretraining:
         losses = pd.read_csv(made.out / one.name / "metrics.csv")["train/loss"].dropna()

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from fmct.console.files import file_name
 from fmct.data.geometry import SliceStack
 from fmct.data.own_grid import VoxelGrid, grid_of_file, grid_of_stack
 from fmct.data.presets import IsotropicSettings
@@ -18,7 +19,7 @@ from fmct.data.rules import parse_rules
 from fmct.data.scan_inputs import FoundScan, of_disk
 from fmct.data.volumes import Volume
 from fmct.evaluation.explanations import ExplanationMap
-from fmct.evaluation.map_files import file_name, write_maps
+from fmct.evaluation.map_files import write_maps
 from fmct.evaluation.map_geometry import Lattice, lattice_affine, onto
 from fmct.models.cnn import ResNetConfig
 from fmct.views.network_input import InputConfig

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what tells that one has changed."""
+"""Files that appear whole or not at all, what tells that one has changed, and what it can be called."""
 
 from __future__ import annotations
 
@@ -50,3 +50,8 @@ def sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_name(text: str) -> str:
+    """Return a text as a file's name can be: labels and identifiers come from tables."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text).lstrip(".") or "_"

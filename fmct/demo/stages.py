@@ -13,6 +13,9 @@ VOXELS, SPACING_MM = 48, 4.5
 STUDY = "fewshot"
 AWAY = "away"
 """The name of all hospitals but the first, together."""
+SHOWN = "IPH"
+SHOWN_OF_EACH_SITE = 2
+"""The finding that maps are drawn for, on so many test scans of every hospital: the first in the manifest with it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class Plan:
     def overlay(self) -> Path:
         """Where the scans are, laid over the few-shot experiments."""
         return self.out / "fewshot.yaml"
+
+    @property
+    def shown(self) -> Path:
+        """The manifest of the scans that maps are drawn of; the maps are in the folder beside it."""
+        return self.out / "shown.csv"
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -229,9 +237,19 @@ class Plan:
             size.evaluation_seconds * 2,
             table,
         )
+        adapted, maps = size.adaptation[0].name, self.shown.with_suffix("")
+        predict = ("predict", str(self.shown), "--cache", str(self.cache), "--weights", str(self.run(adapted)))
+        yield Stage(
+            "maps",
+            f"show where {adapted} looks for {SHOWN}: {SHOWN_OF_EACH_SITE} test scans of each hospital",
+            ((*predict, "--maps", "relevance", "--labels", SHOWN, "--out", str(maps)),),
+            size.evaluation_seconds,
+            maps / "probabilities.csv",
+        )
         runs = [*(self.run(one.name) for one in size.pretraining), *(self.run(one.name) for one in size.adaptation)]
         studies = [self.out / STUDY / group for group in (SITES[0], AWAY)]
         report = ("report", *map(str, [*runs, *studies]), "--out", str(page), "--embeddings", str(table))
+        report += ("--maps", str(maps))
         title = f"Synthetic heads: learned at {SITES[0]}, tested there and elsewhere"
         yield Stage("report", "compare everything in one page", ((*report, "--title", title),), 20, page)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pandas as pd
 import yaml
 
-from fmct.console.files import write_text_atomically
-from fmct.demo.stages import STUDY, Plan, Stage
+from fmct.console.files import atomic_path, write_text_atomically
+from fmct.demo.stages import SHOWN, SHOWN_OF_EACH_SITE, STUDY, Plan, Stage
 from fmct.evaluation.training import series_of
 from fmct.evaluation.wording import count, significant
 
@@ -16,14 +16,32 @@ REJECTS_SHOWN = 12
 
 
 def before(stage: Stage, plan: Plan) -> None:
+    """Write what a stage needs besides its command."""
+    if stage.name == STUDY:
+        write_overlay(plan)
+    if stage.name == "maps":
+        write_shown(plan)
+
+
+def write_overlay(plan: Plan) -> None:
     """Write the overlay by which few-shot experiments find the scans."""
-    if stage.name != STUDY:
-        return
     content: dict[str, object] = {"data": {"manifest": str(plan.manifest), "cache": str(plan.cache)}}
     if plan.size.shot_steps is not None:
         content["trainer"] = {"max_steps": plan.size.shot_steps}
     text = yaml.safe_dump(content, sort_keys=False)
     write_text_atomically(plan.overlay, f"# Where this demo's scans are, laid over the few-shot experiments.\n{text}")
+
+
+def write_shown(plan: Plan) -> None:
+    """Write the manifest of the scans that maps are drawn of: of each hospital the first that have the finding.
+
+    A hospital without any shows others, so that there are always maps.
+    """
+    frame = pd.read_csv(plan.manifest, dtype=str, keep_default_na=False)
+    tested = frame[frame["split"] == "test"].sort_values(f"label:{SHOWN}", ascending=False, kind="stable")
+    chosen = tested.groupby("site").head(SHOWN_OF_EACH_SITE).sort_values("site", kind="stable")
+    with atomic_path(plan.shown) as temporary:
+        chosen.to_csv(temporary, index=False)
 
 
 def after(stage: Stage, plan: Plan) -> Iterator[str]:

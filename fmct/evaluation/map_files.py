@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fmct.console.files import write_bytes_atomically
+from fmct.console.files import file_name, write_bytes_atomically
 from fmct.data.nifti_writing import write_nifti
 from fmct.data.own_grid import VoxelGrid
 from fmct.data.scan_inputs import FoundScan
@@ -49,8 +49,3 @@ def pictures(one: ExplanationMap, values: NDArray[np.float32]) -> dict[str, NDAr
     if one.kind == "heads":
         return {f"head {number + 1}": head for number, head in enumerate(values)}
     return {one.name: values}
-
-
-def file_name(text: str) -> str:
-    """Return a text as a file's name can be: labels and identifiers come from tables."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text).lstrip(".") or "_"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fmct.console.errors import UsageError, require_file
+from fmct.console.files import file_name
 from fmct.data.feature_table import read_features
 from fmct.data.manifest import read_manifest
 from fmct.evaluation import wording
@@ -85,11 +86,26 @@ def maps_view(folder: Path) -> dict[str, Any]:
         hits = json.loads(rates.read_text(encoding="utf-8"))["hit_rates"] if rates.is_file() else []
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"the file can't be read ({error})", rates, "run `fmct predict` again") from error
+    said = probabilities_in(folder)
     shown = []
     for path in pictures[:MOST_MAPS]:
-        alt, caption = f"{path.stem} on three planes of scan {path.parent.name}", f"{path.stem}, {path.parent.name}"
+        scan, (_, _, label) = path.parent.name, path.stem.partition("-")
+        known = f", probability {said[scan, label]:.2f}" if (scan, label) in said else ""
+        alt, caption = f"{path.stem} on three planes of scan {scan}", f"{path.stem}, {scan}{known}"
         shown.append(Picture.read(path, alt, caption))
     return {"path": str(folder), "pictures": shown, "drawn": len(pictures), "hits": hits}
+
+
+def probabilities_in(folder: Path) -> dict[tuple[str, str], float]:
+    """Return what `fmct predict` said of each scan and label; nothing where it wrote no table."""
+    table, other = folder / "probabilities.csv", folder / "probabilities.parquet"
+    if table.is_file():
+        rows = pd.read_csv(table, dtype={"scan_id": str, "label": str}, keep_default_na=False)
+    elif other.is_file():
+        rows = pd.read_parquet(other)
+    else:
+        return {}
+    return dict(zip(zip(rows["scan_id"].map(file_name), rows["label"], strict=True), rows["probability"], strict=True))
 
 
 def studies_view(studies: Studies) -> dict[str, list[dict[str, Any]]]:
