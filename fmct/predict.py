@@ -48,16 +48,19 @@ class Predict(ScanInputs):
 
     Writes OUT/probabilities.csv (scan_id, path, label, probability) and, with --maps, OUT/maps/SCAN_ID/MAP.nii.gz with
     the true affine and MAP.png. Maps of vision transformers: rollout (attention through all blocks), heads (of the last
-    block), relevance (what counts for a label), pca (patches colored alike are alike); of ResNets: layercam. rollout,
-    heads and pca need no labels. With --masks, OUT/hit_rate.json says how much of a map's top 5 % lies in lesions,
-    against chance. What can't be read is listed, and the exit code is 3.
+    block), relevance (what counts for a label), pca (patches colored alike are alike); of ResNets: layercam; of all:
+    occlusion (how far a label's logit falls when a place is made plain; slow, and right where a head compares both
+    sides). rollout, heads and pca need no labels. With --masks, OUT/hit_rate.json says how much of a map's top 5 % lies
+    in lesions, against chance. What can't be read is listed, and the exit code is 3.
 
     Example: fmct predict scans/ --weights runs/classify_cq500 --out predictions --maps relevance,rollout
     """
 
     weights: Path = Field(description="weight package, or a finished run")
     out: Path = Field(description="folder to write; files of the same names there are replaced")
-    maps: str = Field("", description="maps to write, separated by commas: rollout, heads, relevance, pca, layercam")
+    maps: str = Field(
+        "", description="maps to write, separated by commas: rollout,heads,relevance,pca,layercam,occlusion"
+    )
     labels: str = Field("", description="of these labels only, separated by commas (default: all of the weights)")
     grid: Literal["scan", "volume"] = Field(
         "scan", description="voxels of maps: the scan's own where an affine can say them, or the preprocessed volume's"

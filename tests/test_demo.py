@@ -98,7 +98,7 @@ def test_the_report_shows_where_a_model_looks_at_scans_of_every_hospital(made: M
     said = pd.read_csv(made.out / "shown" / "probabilities.csv")
     page = (made.out / "report.html").read_text()
     for row in said.itertuples():
-        assert f"relevance-IPH, {row.scan_id}, probability {row.probability:.2f}" in page
+        assert f"occlusion-IPH, {row.scan_id}, probability {row.probability:.2f}" in page
 
 
 @pytest.mark.smoke

@@ -19,7 +19,6 @@ import fmct
 from fmct.data.volumes import VolumeCache
 from fmct.experiment.loading import load_experiment
 from fmct.fit import fit
-from fmct.models.attention_maps import AttentionMaps
 from fmct.models.heads import AttentiveHeadConfig, LinearHeadConfig
 from fmct.models.packaged import as_batch
 from fmct.models.pooling import encode, pooled
@@ -81,33 +80,13 @@ def test_tokens_do_not_depend_on_batch_mates(mirrored: bool) -> None:
         assert torch.equal(alone([scan], volumes[row : row + 1], [False])[0], together[row])
 
 
-def planted(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """64 heads of 12 places, half of them with a lesion: (64, 12, 2 * 8) tokens, labels and where the lesion is."""
-    places = torch.randn(12, 8, generator=generator)
-    own = places + 0.3 * torch.randn(64, 12, 8, generator=generator)
-    where = torch.randint(0, 12, (64,), generator=generator)
-    labels = (torch.arange(64) % 2).float()
-    own[torch.arange(64), where, 0] += 2 * labels
-    mirrored = own.flip(1) - places.flip(0) + places  # place k is opposite place 11 - k, in a token of its own place
-    return torch.cat([own, mirrored], -1), labels, where
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_mirrored_query_looks_at_the_lesion_and_not_at_the_place_opposite(seed: int) -> None:
-    torch.manual_seed(seed)
-    head = AttentiveHeadConfig(heads=2, mirror=True).build(8, 1)
-    tokens, labels, where = planted(torch.Generator().manual_seed(seed))
-    optimizer = torch.optim.AdamW(head.parameters(), 0.02)
-    for _ in range(60):
-        optimizer.zero_grad()
-        torch.nn.functional.binary_cross_entropy_with_logits(head(tokens)[:, 0], labels).backward()
-        optimizer.step()
-    with AttentionMaps() as maps:
-        logits = head.eval()(tokens)[:, 0]
-    assert logits[labels == 1].min() > logits[labels == 0].max()
-    looks = maps.kept[0].mean(1)[:, 0]
-    rows = torch.nonzero(labels)[:, 0]
-    assert (looks[rows, where[rows]] > looks[rows, 11 - where[rows]]).float().mean() > 0.9
+def test_a_mirrored_query_reads_the_difference_of_sides() -> None:
+    torch.manual_seed(0)
+    head = AttentiveHeadConfig(heads=2, mirror=True).build(8, 1).eval()
+    own, other = torch.randn(1, 5, 8), torch.randn(1, 5, 8)
+    near, far = head(torch.cat([own, own + 0.1 * other], -1)), head(torch.cat([own, own - 0.1 * other], -1))
+    torch.testing.assert_close(near, far)  # how far the sides are apart, not which way
+    assert not torch.allclose(near, head(torch.cat([own, own], -1)), atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["linear", "attentive"])
@@ -115,7 +94,7 @@ def test_a_head_on_whole_scans_is_validated_as_it_is_packaged(tiny: TinyCohort, 
     flags = [
         *("--data.manifest", str(tiny.manifest), "--data.cache", str(tiny.cache), "--input.voxels", "24"),
         *("--trainer.runs", str(tmp_path), "--backbone.depth", "2", "--backbone.width", "48"),
-        *("--task.mode", mode, "--task.views", "whole", "--trainer.max_steps", "6", "--optimizer.lr", "0.01"),
+        *("--task.mode", mode, "--task.views", "whole", "--trainer.max_steps", "6", "--optimizer.lr", "0.05"),
         *("--task.crops.flip_probability", "0.5", "--trainer.pictures_every_steps", "3"),
     ]
     flags += ["--task.head", '{"pooling": "mean+std+mirror"}' if mode == "linear" else '{"heads": 4, "mirror": true}']

@@ -241,9 +241,9 @@ class Plan:
         predict = ("predict", str(self.shown), "--cache", str(self.cache), "--weights", str(self.run(adapted)))
         yield Stage(
             "maps",
-            f"show where {adapted} looks for {SHOWN}: {SHOWN_OF_EACH_SITE} test scans of each hospital",
-            ((*predict, "--maps", "relevance", "--labels", SHOWN, "--out", str(maps)),),
-            size.evaluation_seconds,
+            f"show what {adapted} goes by for {SHOWN}: {SHOWN_OF_EACH_SITE} test scans of each hospital",
+            ((*predict, "--maps", "occlusion", "--labels", SHOWN, "--out", str(maps)),),
+            size.evaluation_seconds * 2,
             maps / "probabilities.csv",
         )
         runs = [*(self.run(one.name) for one in size.pretraining), *(self.run(one.name) for one in size.adaptation)]

@@ -1,7 +1,7 @@
 """The maps that a model gives of one scan: where it looks, and what counts for each label.
 
-`Explainer` knows which maps a model can give and runs it; the mathematics is in `attention`, `layer_cam` and
-`token_colors`, the millimeters in `map_geometry`.
+`Explainer` knows which maps a model can give and runs it; the mathematics is in `attention`, `layer_cam`,
+`occlusion` and `token_colors`, the millimeters in `map_geometry`.
 
 Shapes: 1 scan, N patches, T tokens, L labels.
 """
@@ -22,23 +22,25 @@ from fmct.console.errors import UsageError, nearest
 from fmct.data.own_grid import VoxelGrid
 from fmct.data.volumes import Volume
 from fmct.evaluation.attention import cls_heads, read_weights, relevance, rollout
-from fmct.evaluation.layer_cam import layer_cam
-from fmct.evaluation.map_geometry import INPUT_VOXELS, Lattice, lattice_affine, onto
+from fmct.evaluation.layer_cam import CAM_STAGES, fused, layer_cam
+from fmct.evaluation.map_geometry import INPUT_VOXELS, Lattice, lattice_affine
 from fmct.evaluation.map_kinds import MapKind
+from fmct.evaluation.occlusion import hu_of_windows, occlusion
 from fmct.evaluation.token_colors import TokenColors
 from fmct.models.attention_maps import AttentionMaps
 from fmct.models.cnn import ResNet
-from fmct.models.heads import AttentiveHead
+from fmct.models.features import Features
 from fmct.models.packaged import PackagedModel, as_batch
-from fmct.models.pooling import over_the_mirror_image, side_by_side, with_mirror_image
+from fmct.models.pooling import encode, over_the_mirror_image, side_by_side, with_mirror_image
 from fmct.models.vit3d import ViT3D
 from fmct.views.crops import identity
+from fmct.views.network_input import is_windowed
 
-OF_TRANSFORMERS: tuple[MapKind, ...] = ("rollout", "heads", "relevance", "pca")
-OF_CONVOLUTIONS: tuple[MapKind, ...] = ("layercam",)
-OF_LABELS: tuple[MapKind, ...] = ("relevance", "layercam")
-CAM_STAGES = (2, 3)
-"""Strides of 4 and 8 voxels. At blobs planted in 32³ voxels they point 2.7 times as chance does, the last two 1.3."""
+OF_TRANSFORMERS: tuple[MapKind, ...] = ("rollout", "heads", "relevance", "pca", "occlusion")
+OF_CONVOLUTIONS: tuple[MapKind, ...] = ("layercam", "occlusion")
+OF_LABELS: tuple[MapKind, ...] = ("relevance", "layercam", "occlusion")
+ABOUT_CELLS_PER_SIDE = 8
+"""Of an occlusion where the network has no patches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +97,10 @@ class Explainer:
         """Return the maps of a scan, in the order of `kinds`, those of labels in the order of `labels`."""
         volumes = as_batch(volume.voxels).to(next(self.model.parameters()).device)
         x = self.input.whole(volumes)
-        if isinstance(self.model.backbone, ResNet):
-            made = self._of_convolutions(x)
-        else:
-            made = {**self._of_attention(x, volumes), **(self._relevance(x) if "relevance" in self.kinds else {})}
+        made = self._of_attention(x, volumes) if isinstance(self.model.backbone, ViT3D) else {}
+        made |= self._relevance(x) if "relevance" in self.kinds else {}
+        made |= self._of_convolutions(x) if "layercam" in self.kinds else {}
+        made |= self._occlusion(x, volumes) if "occlusion" in self.kinds else {}
         grid = VoxelGrid.of_volume(volume)
         return [
             ExplanationMap(kind, label, values, lattice, lattice_affine(lattice, x.shape[-1], grid))
@@ -140,8 +142,6 @@ class Explainer:
             logit = logits_1L[:, self.model.config.labels.index(label)].sum()
             *gradients, of_tokens = torch.autograd.grad(logit, [*maps.kept, tokens_STD], retain_graph=True)
             counts_SN = relevance(maps.kept, gradients, backbone.prefix_tokens, read_weights(tokens_STD, of_tokens))
-            if isinstance(self.model.head, AttentiveHead):  # its query looks at places: in the scan itself
-                counts_SN = counts_SN[:1]
             counts_SZYX = counts_SN.reshape(-1, *backbone.grid_of(x))
             made["relevance", label] = self._on_patches(over_the_mirror_image(counts_SZYX).flatten(), x)
         return made
@@ -152,6 +152,23 @@ class Explainer:
         shown = x.clone().requires_grad_()
         tokens_STD = self.model.tokens(with_mirror_image(shown) if head.mirrored else shown)
         return head(side_by_side(tokens_STD) if head.mirrored else tokens_STD), tokens_STD
+
+    def _occlusion(self, x: Tensor, volumes: Tensor) -> dict[tuple[MapKind, str], tuple[Any, Lattice]]:
+        side, head = self.input.voxels, self.model.head
+        shape = getattr(self.model.backbone, "patch_zyx", (max(1, side // ABOUT_CELLS_PER_SIDE),) * 3)
+        hu = hu_of_windows(x[0], self.input.windows)
+        if not is_windowed(volumes):
+            hu = self.input.sampled(volumes, identity(1))[0, 0]
+
+        def logits_of(copies: Tensor) -> Tensor:
+            assert head is not None  # as `check_kinds` has seen
+            logits_BL: Tensor = head(encode(self.model.backbone, copies, mirrored=self.model.head_is_mirrored))
+            return logits_BL
+
+        with torch.inference_mode():
+            falls_LZYX = occlusion(x, hu, self.input.windows, shape, logits_of).numpy()
+        rows = {label: falls_LZYX[self.model.config.labels.index(label)] for label in self.labels}
+        return {("occlusion", label): (row, Lattice.of_patches(shape)) for label, row in rows.items()}
 
     def _on_patches(self, values: Tensor | NDArray[np.float32], x: Tensor) -> tuple[NDArray[np.float32], Lattice]:
         backbone: Any = self.model.backbone
@@ -181,25 +198,6 @@ class Explainer:
         return made
 
 
-def fused(cams: Sequence[NDArray[np.float32]], lattices: Sequence[Lattice], input_voxels: int) -> NDArray[np.float32]:
-    """Return the greatest of the maps of several stages, each scaled to 1 (Jiang et al. 2021, section III-D).
-
-    Args:
-        cams: (z, y, x) of each stage, the finest first, on whose places the others are interpolated.
-        lattices: of the stages.
-        input_voxels: side of the network's input.
-    """
-    unit = VoxelGrid(np.eye(4), (input_voxels,) * 3)
-    affines = [lattice_affine(lattice, input_voxels, unit) for lattice in lattices]
-    z, y, x = cams[0].shape
-    finest = VoxelGrid(affines[0], (z, y, x))
-    scaled = [
-        onto(cam / max(float(cam.max()), 1e-12), affine, finest) for cam, affine in zip(cams, affines, strict=True)
-    ]
-    out: NDArray[np.float32] = np.max(scaled, axis=0)
-    return out
-
-
 @contextmanager
 def uncheckpointed(backbone: Any) -> Iterator[None]:
     """Let a backbone keep its activations: blocks that are computed twice would have two maps."""
@@ -217,13 +215,14 @@ def check_kinds(model: PackagedModel, kinds: Sequence[MapKind]) -> None:
     Raises:
         UsageError: naming one that it can't, and those that it can.
     """
-    known = {ViT3D: OF_TRANSFORMERS, ResNet: OF_CONVOLUTIONS}.get(type(model.backbone), ())
+    others: tuple[MapKind, ...] = () if isinstance(model.backbone, Features) else ("occlusion",)
+    known = {ViT3D: OF_TRANSFORMERS, ResNet: OF_CONVOLUTIONS}.get(type(model.backbone), others)
     possible = [kind for kind in known if model.head is not None or kind not in OF_LABELS]
     for kind in kinds:
         if kind not in possible:
             why = "no head, so no label" if kind in known else f"the backbone {model.config.backbone.kind}"
-            others = ", ".join(possible) or "none of " + ", ".join(get_args(MapKind))
-            raise UsageError(f"no map `{kind}` of weights with {why}", "--maps", f"these weights give: {others}")
+            given = ", ".join(possible) or "none of " + ", ".join(get_args(MapKind))
+            raise UsageError(f"no map `{kind}` of weights with {why}", "--maps", f"these weights give: {given}")
 
 
 def network_grid(model: PackagedModel, volume: Volume) -> VoxelGrid:

@@ -1,4 +1,4 @@
-"""The maps that can be asked for by name; what each is, is said in `attention`, `layer_cam` and `token_colors`."""
+"""The maps that can be asked for by name; `attention`, `layer_cam`, `occlusion` and `token_colors` say what each is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from fmct.console.errors import UsageError, nearest
 
-MapKind = Literal["rollout", "heads", "relevance", "pca", "layercam"]
+MapKind = Literal["rollout", "heads", "relevance", "pca", "layercam", "occlusion"]
 
 
 def parse_kinds(names: Sequence[str]) -> tuple[MapKind, ...]:

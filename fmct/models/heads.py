@@ -123,7 +123,7 @@ class AttentiveHeadConfig(Config):
     kind: Literal["attentive"] = "attentive"
     heads: int = Field(12, gt=0, description="attention heads; divide the backbone's width")
     mirror: bool = Field(
-        False, description="read beside each token what sets it apart from the mirror image's; in twice the time"
+        False, description="read beside each token how far it is from that of the scan's mirror image; twice the time"
     )
 
     def build(self, width: int, labels: int, prefix_tokens: int = 1) -> AttentiveHead:
@@ -169,7 +169,7 @@ class AttentiveHead(nn.Module):
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Pool tokens (B, N, D), or (B, N, 2 D) if `mirrored`, into logits (B, L)."""
         if self.mirrored:
-            tokens_BND = beside_the_contrast(tokens_BND)
+            tokens_BND = beside_the_difference(tokens_BND)
         batch, tokens, width = tokens_BND.shape
         per_head = width // self.heads
         normalized_BND = self.norm_tokens(tokens_BND.transpose(1, 2)).transpose(1, 2)
@@ -181,20 +181,10 @@ class AttentiveHead(nn.Module):
         return logits_BL
 
 
-def beside_the_contrast(tokens_BN2D: Tensor) -> Tensor:
-    """Turn tokens beside those of the mirror image into tokens beside themselves with the contrast added.
-
-    A bleed and the healthy patch opposite differ by as much, so a head that reads |own − mirrored| may look at either,
-    and does look at the healthy one. own + (own − mirrored) is far from the usual where blood is, less so opposite.
-
-    Args:
-        tokens_BN2D: (B, N, 2 D), see `fmct.models.pooling.encode`.
-
-    Returns:
-        (B, N, 2 D).
-    """
+def beside_the_difference(tokens_BN2D: Tensor) -> Tensor:
+    """Turn tokens beside those of the mirror image into tokens beside how far the two are apart: (B, N, 2 D) both."""
     own_BND, mirrored_BND = tokens_BN2D.chunk(2, -1)
-    return torch.cat([own_BND, 2 * own_BND - mirrored_BND], -1)
+    return torch.cat([own_BND, (own_BND - mirrored_BND).abs()], -1)
 
 
 HeadConfig = Annotated[LinearHeadConfig | AttentiveHeadConfig, Field(discriminator="kind")]
