@@ -21,6 +21,7 @@ from fmct.evaluation.confidence import Bootstrap
 from fmct.evaluation.embedding_map import embedding_figure
 from fmct.evaluation.few_shot_figure import few_shot_figure
 from fmct.evaluation.figures import looks
+from fmct.evaluation.map_kinds import MEANINGS
 from fmct.evaluation.picture import Picture
 from fmct.evaluation.run_folder import Run
 from fmct.evaluation.shortcuts import FACTORS, Shortcut, find_shortcuts
@@ -93,7 +94,9 @@ def maps_view(folder: Path) -> dict[str, Any]:
         known = f", probability {said[scan, label]:.2f}" if (scan, label) in said else ""
         alt, caption = f"{path.stem} on three planes of scan {scan}", f"{path.stem}, {scan}{known}"
         shown.append(Picture.read(path, alt, caption))
-    return {"path": str(folder), "pictures": shown, "drawn": len(pictures), "hits": hits}
+    kinds = sorted({path.stem.partition("-")[0] for path in pictures[:MOST_MAPS]} & set(MEANINGS))
+    meanings = [f"{kind.capitalize()}: {MEANINGS[kind]}." for kind in kinds]
+    return {"path": str(folder), "pictures": shown, "drawn": len(pictures), "hits": hits, "meanings": meanings}
 
 
 def probabilities_in(folder: Path) -> dict[tuple[str, str], float]:
