@@ -11,7 +11,7 @@ MapKind = Literal["rollout", "heads", "relevance", "pca", "layercam", "occlusion
 MEANINGS: dict[str, str] = {
     "rollout": "how much of each patch reaches the scan's token through all blocks",
     "heads": "what the scan's token attends to in the last block, a picture for each attention head",
-    "relevance": "what attention takes from each patch raises the label's logit; of two sides compared, both light up",
+    "relevance": "how much what attention takes from a patch raises the logit; of two sides compared, both light up",
     "pca": "patches colored alike are alike to the network",
     "layercam": "where features of middle layers raise the label's logit",
     "occlusion": "by how much the label's logit falls when the soft tissue of a place is made plain brain",
