@@ -160,7 +160,7 @@ DEMO = Size(
 )
 
 SEEDS = (42, 43, 44)
-SHARES_OF_SCANS = {"10": 0.1, "33": 0.33}
+SHARES_OF_SCANS = {"3": 0.03, "10": 0.1, "33": 0.33}
 """The curve over unlabeled scans: percent, beside all of them."""
 LONG = ("--trainer.max_epochs=40",)
 
