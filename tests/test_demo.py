@@ -178,7 +178,9 @@ def test_the_three_sizes_are_one_design() -> None:
         assert {one.weights for one in size.adaptation} - {""} <= {one.name for one in size.pretraining}
         assert set(size.tuned) <= {one.name for one in size.pretraining}
         assert (experiments_folder() / size.shot_config).exists()
-    assert len({one.probe for one in HEADLINE.pretraining if "percent" in one.probe}) == 2
+    assert (
+        len({one.probe for one in HEADLINE.pretraining if "percent" in one.probe}) >= 2
+    )  # and all scans: a curve of three
 
 
 def stage(name: str, seconds: float, folder: Path) -> Stage:
