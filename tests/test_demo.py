@@ -22,7 +22,8 @@ from fmct.demo.clock import Clock, Record
 from fmct.demo.conclusion import against_scratch, verdicts
 from fmct.demo.outcome import Outcome, outcomes
 from fmct.demo.sizes import DEMO, HEADLINE, LABELS, QUICK, SITES, SIZES
-from fmct.demo.stages import Plan, Stage
+from fmct.demo.stage import Stage
+from fmct.demo.stages import Plan
 from fmct.evaluation.comparison import paired_difference
 from fmct.evaluation.seed_means import SeedMean
 from fmct.experiment.loading import load_experiment
@@ -178,9 +179,7 @@ def test_the_three_sizes_are_one_design() -> None:
         assert {one.weights for one in size.adaptation} - {""} <= {one.name for one in size.pretraining}
         assert set(size.tuned) <= {one.name for one in size.pretraining}
         assert (experiments_folder() / size.shot_config).exists()
-    assert (
-        len({one.probe for one in HEADLINE.pretraining if "percent" in one.probe}) >= 2
-    )  # and all scans: a curve of three
+    assert len({one.probe for one in HEADLINE.pretraining if "percent" in one.probe}) == 3
 
 
 def stage(name: str, seconds: float, folder: Path) -> Stage:

@@ -7,11 +7,10 @@ fresh process to see its memory.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from fmct.benchmarks.fresh_process import in_fresh_process, peak_memory
 from fmct.benchmarks.preprocessing_ways import Source, run_preset, scans_at, ways
 from fmct.benchmarks.timing import Timing, time_in_turns
+from fmct.console.environment import changed_environment
 from fmct.console.errors import UsageError
 from fmct.data.phantom.acquisition import scan
 from fmct.data.phantom.head import HeadParameters, Pose
@@ -127,18 +127,6 @@ def write_phantoms(folder: Path, only: str | None = None) -> dict[str, Path]:
     return paths
 
 
-@contextmanager
-def tuned_malloc() -> Iterator[None]:
-    """Put `MALLOC` into the environment for processes started meanwhile."""
-    before = {name: os.environ.get(name) for name in MALLOC}
-    os.environ.update(MALLOC)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
 def measured(source: Source, turns: int) -> Case:
     """Measure one scan in processes of their own."""
     timings = in_fresh_process(partial(time_ways, source, turns))
@@ -164,3 +152,8 @@ def peak_mb(source: Source, way: str) -> float:
     with threadpool_limits(1):
         ways(source)[way]()
     return peak_memory() / 2**20
+
+
+def tuned_malloc() -> AbstractContextManager[None]:
+    """Put `MALLOC` into the environment for processes started meanwhile."""
+    return changed_environment(MALLOC)

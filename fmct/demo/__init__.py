@@ -13,7 +13,8 @@ from fmct.console.errors import ExitCode, FmctError
 
 if TYPE_CHECKING:
     from fmct.demo.clock import Clock
-    from fmct.demo.stages import Plan, Stage
+    from fmct.demo.stage import Stage
+    from fmct.demo.stages import Plan
 
 
 class Demo(Command):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fmct.console.errors import UsageError
 from fmct.console.files import write_text_atomically
-from fmct.demo.stages import Stage
+from fmct.demo.stage import Stage
 
 PRIOR_SECONDS = 60.0
 """Usual seconds that count as measured already, so that one short stage alone doesn't overturn the estimate."""

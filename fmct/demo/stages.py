@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmct.demo.sizes import LABELS, SITES, Adaptation, Pretraining, Size
+from fmct.demo.stage import Stage
 from fmct.experiment.shipped import experiments_folder
 
 VOXELS, SPACING_MM = 48, 4.5
@@ -16,25 +17,6 @@ AWAY = "away"
 SHOWN = "IPH"
 SHOWN_OF_EACH_SITE = 2
 """The finding that maps are drawn for, on so many test scans of every hospital: the first in the manifest with it."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One or several commands that belong together.
-
-    Attributes:
-        name: of its record and its log.
-        title: what it is for.
-        commands: without `fmct`.
-        seconds: on two cores that have nothing else to do.
-        result: exists once the stage is done.
-    """
-
-    name: str
-    title: str
-    commands: tuple[tuple[str, ...], ...]
-    seconds: float
-    result: Path
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import pandas as pd
 import yaml
 
 from fmct.console.files import atomic_path, write_text_atomically
-from fmct.demo.stages import SHOWN, SHOWN_OF_EACH_SITE, STUDY, Plan, Stage
+from fmct.demo.stage import Stage
+from fmct.demo.stages import SHOWN, SHOWN_OF_EACH_SITE, STUDY, Plan
 from fmct.evaluation.training import series_of
 from fmct.evaluation.wording import count, significant
 

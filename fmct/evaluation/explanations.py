@@ -156,8 +156,9 @@ class Explainer:
     def _occlusion(self, x: Tensor, volumes: Tensor) -> dict[tuple[MapKind, str], tuple[Any, Lattice]]:
         side, head = self.input.voxels, self.model.head
         shape = getattr(self.model.backbone, "patch_zyx", (max(1, side // ABOUT_CELLS_PER_SIDE),) * 3)
-        hu = hu_of_windows(x[0], self.input.windows)
-        if not is_windowed(volumes):
+        if is_windowed(volumes):
+            hu = hu_of_windows(x[0], self.input.windows)
+        else:
             hu = self.input.sampled(volumes, identity(1))[0, 0]
 
         def logits_of(copies: Tensor) -> Tensor:

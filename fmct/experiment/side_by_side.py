@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from fmct.console.environment import changed_environment
 from fmct.console.interruption import interruptible
 from fmct.console.quietly import Outcome, PreemptedError
 from fmct.experiment.combination import Combination, free_memory
@@ -137,21 +138,6 @@ def end(helpers: Sequence[Helper]) -> None:
         helper.pipe.close()
     for helper in helpers:
         helper.process.join()
-
-
-@contextmanager
-def changed_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Have other environment variables for a while."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def do_runs(pipe: Connection[Any, Any]) -> None:
