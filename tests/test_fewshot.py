@@ -18,6 +18,8 @@ from study_cohort import EXPERIMENTS, overlay, write_cohort
 
 from fmct.cli import main
 from fmct.data.datamodule import DataConfig
+from fmct.experiment.loading import load_experiment
+from fmct.experiment.starting import Start
 from fmct.fit import main as fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,6 +113,25 @@ def test_draws_are_patients_shared_by_initializations_and_nested_in_k(study: Stu
         assert drawn["scratch", k, seed] == patients
         assert drawn["scratch", 2, seed] <= drawn["scratch", 4, seed]
     assert drawn["mae", 4, 0] != drawn["mae", 4, 1]
+
+
+def test_random_weights_learn_at_the_heads_rate(study: Study) -> None:
+    records = {
+        start: yaml.safe_load((study.folder / f"{start}-ICH-k4-seed0" / "experiment.yaml").read_text())
+        for start in ("scratch", "mae")
+    }
+    assert {start: record["task"]["backbone_lr_factor"] for start, record in records.items()} == {
+        "scratch": 1.0,
+        "mae": 0.01,
+    }
+
+
+def test_scratch_takes_back_the_decay_of_rates_by_layer() -> None:
+    configs = [EXPERIMENTS / "fewshot_cq500.yaml"]
+    decay = ["--optimizer.layer_decay=0.7"]
+    assert load_experiment(configs, decay).optimizer.layer_decay == 0.7
+    scratch = load_experiment(configs, [*decay, *Start("scratch").flags(configs, decay)])
+    assert scratch.optimizer.layer_decay == 1
 
 
 def test_a_run_of_the_study_is_what_fit_and_evaluate_give(study: Study, tmp_path: Path) -> None:

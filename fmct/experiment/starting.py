@@ -16,6 +16,8 @@ from fmct.experiment.schema import Experiment
 from fmct.models.packaged import package_folder, read_config
 
 SCRATCH = "scratch"
+AT_ONE_RATE = [f"--task.mode={SCRATCH}", "--task.backbone_lr_factor=1", "--optimizer.layer_decay=1"]
+"""Flags by which a classifier that trains everything does so from random weights."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,11 @@ def probed_at_random(probing: Sequence[str]) -> list[str]:
 def from_scratch(experiment: Experiment) -> list[str]:
     """Return the flags by which a classifier starts from random weights.
 
-    A mode that trains everything becomes `scratch` where there is such a mode; one that leaves the backbone as it is
-    keeps it random: what a probe makes of random features is the baseline of what it makes of learned ones.
+    A mode that trains everything becomes `scratch` where there is such a mode, and all its layers learn at one rate: a
+    lower one for the backbone spares what was learned, and would leave random weights nearly as they are. A mode that
+    leaves the backbone as it is keeps it random: what a probe makes of random features is the baseline of what it makes
+    of learned ones.
     """
     modes = literals_in(known_fields(Experiment)["task.mode"])
     trains_everything = getattr(experiment.task, "mode", "") in {"finetune", SCRATCH}
-    return ["--task.weights=null", *(["--task.mode=scratch"] if trains_everything and SCRATCH in modes else [])]
+    return ["--task.weights=null", *(AT_ONE_RATE if trains_everything and SCRATCH in modes else [])]
