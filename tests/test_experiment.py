@@ -133,7 +133,7 @@ def test_null_is_a_value_on_the_command_line() -> None:
         ("input: {qqqqq: 2}", ["unknown key input.qqqqq", "input knows: voxels, windows"]),
         ("task: {mask_ratio: high}", ["task.mask_ratio", "'high'"]),
         ("task: {mask_ratio: 1.5}", ["task.mask_ratio", "less than 1"]),
-        ("task: {kind: meo}", ["'meo'", "'mae', 'dino', 'classifier'"]),
+        ("task: {kind: meo}", ["'meo'", "'mae', 'dino', 'anomaly', 'classifier'"]),
         ("input: {voxels: 50}", ["input.voxels 50 is no multiple of backbone.patch_voxels 8: use 48"]),
         ("trainer: {max_epochs: null}", ["a run must end"]),
         ("name: ../elsewhere", ["name"]),

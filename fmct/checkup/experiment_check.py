@@ -52,7 +52,7 @@ def check_experiment(files: Sequence[Path], probe_s: float) -> Iterator[Finding]
 
 def started_from(experiment: Experiment) -> str:
     """Say which weights an experiment begins with."""
-    weights = getattr(experiment.task, "weights", None)
+    weights = experiment.task.weights
     return f"from {weights}" if weights else "from random weights"
 
 

@@ -83,7 +83,7 @@ def inputs_of(experiment: Experiment, data: ScanDataModule) -> dict[str, Any]:
         experiment: what is run.
         data: its scans; the checksums of their volumes are in the cache's index, so none is read for it.
     """
-    weights = getattr(experiment.task, "weights", None)
+    weights = experiment.task.weights
     sums = [] if weights is None else [p for p in (weights / "weights", weights) if (p / "SHA256SUMS").is_file()]
     scans = [*data.train.scan_ids, *(data.val.scan_ids if data.val else [])]
     found: dict[str, Any] = {

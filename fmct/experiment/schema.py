@@ -14,12 +14,13 @@ from fmct.experiment.optim import OptimizerConfig
 from fmct.experiment.probe_checks import refuse_what_does_nothing
 from fmct.experiment.trainer import TrainerConfig
 from fmct.models.backbones import BackboneConfig
+from fmct.tasks.anomaly import AnomalyConfig
 from fmct.tasks.classifier import ClassifierConfig
 from fmct.tasks.dino import DINOConfig
 from fmct.tasks.mae import MAEConfig
 from fmct.views.network_input import InputConfig
 
-TaskConfig = Annotated[MAEConfig | DINOConfig | ClassifierConfig, Field(discriminator="kind")]
+TaskConfig = Annotated[MAEConfig | DINOConfig | AnomalyConfig | ClassifierConfig, Field(discriminator="kind")]
 
 
 class Experiment(BaseSettings):

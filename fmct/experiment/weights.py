@@ -30,7 +30,7 @@ from fmct.models.strict_loading import load_tensors
 from fmct.release.card import model_card
 from fmct.release.training_facts import TrainingFacts
 from fmct.tasks.base import Setting, Task
-from fmct.tasks.classifier import ClassifierConfig, ClassifierTask
+from fmct.tasks.classifier import ClassifierTask
 
 
 def setting_of(experiment: Experiment, record: dict[str, Any], data: ScanDataModule) -> Setting:
@@ -41,7 +41,7 @@ def setting_of(experiment: Experiment, record: dict[str, Any], data: ScanDataMod
 
 
 def initial_backbone(experiment: Experiment, data: ScanDataModule) -> Backbone:
-    """Build the backbone, with the weights that the classifier starts from if it names any.
+    """Build the backbone, with the weights that the task starts from if it names any.
 
     Raises:
         UsageError: when the weights were made for another architecture, other windows or other preprocessing, or the
@@ -49,7 +49,7 @@ def initial_backbone(experiment: Experiment, data: ScanDataModule) -> Backbone:
     """
     experiment.input.check_preprocessing(data.cache.settings)
     backbone = experiment.backbone.build(experiment.input.channels, experiment.input.voxels)
-    weights = experiment.task.weights if isinstance(experiment.task, ClassifierConfig) else None
+    weights = experiment.task.weights
     if weights is None:
         return backbone
     folder = package_folder(weights)

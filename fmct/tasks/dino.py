@@ -28,10 +28,11 @@ from fmct.tasks.base import Batch, Setting, Task
 from fmct.tasks.ibot import HiddenPatches, IBOTConfig
 from fmct.tasks.masked_modeling import MaskedModelingConfig, draw_mask_order, require_vit
 from fmct.tasks.multi_crop import GLOBAL_VIEWS, MultiCropConfig, views_picture
+from fmct.tasks.pretext import PretextConfig
 from fmct.tasks.student_teacher import StudentTeacher, follow
 
 
-class DINOConfig(MultiCropConfig):
+class DINOConfig(PretextConfig, MultiCropConfig):
     """Self-distillation with no labels (Caron et al. 2021, arXiv 2104.14294), and what may be added to it."""
 
     kind: Literal["dino"] = "dino"

@@ -15,11 +15,12 @@ from fmct.models.masking import Foreground
 from fmct.models.vit3d import ViT3D
 from fmct.tasks.base import Batch, Setting, Task
 from fmct.tasks.masked_modeling import MaskedModelingConfig, draw_mask_order, require_vit
+from fmct.tasks.pretext import PretextConfig
 from fmct.views.crops import CropConfig, identity
 from fmct.views.intensity import IntensityConfig
 
 
-class MAEConfig(MaskedModelingConfig):
+class MAEConfig(PretextConfig, MaskedModelingConfig):
     """Masked autoencoder (He et al. 2022, arXiv 2111.06377) on 3D patches."""
 
     kind: Literal["mae"] = "mae"
