@@ -21,6 +21,7 @@ class Pretraining:
         probe: its probe's name in the few-shot study; runs of one name serve the study's draws in turn.
         flags: laid over the file.
         seconds: on two cores that have nothing else to do.
+        weights: the earlier pretraining that it goes on from; empty: random weights.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Pretraining:
     probe: str
     seconds: float
     flags: tuple[str, ...] = ()
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,15 +187,28 @@ HEADLINE = Size(
             )
             for percent, share in SHARES_OF_SCANS.items()
         ),
+        *(
+            Pretraining(
+                f"pretrain_anomaly_{seed}",
+                "headline_anomaly.yaml",
+                "anomaly-probe",
+                1200,
+                (f"--seed={seed}",),
+                f"pretrain_mae_{seed}",
+            )
+            for seed in SEEDS
+        ),
         Pretraining("pretrain_joint", "headline_joint.yaml", "joint-probe", 4800),
         Pretraining("pretrain_dino", "headline_dino.yaml", "dino-probe", 4800),
     ),
     adaptation=(
         Adaptation("attentive_mae", "demo/attentive.yaml", 60, f"pretrain_mae_{SEEDS[0]}"),
+        Adaptation("attentive_anomaly", "demo/attentive.yaml", 60, f"pretrain_anomaly_{SEEDS[0]}"),
         Adaptation("attentive_joint", "demo/attentive.yaml", 60, "pretrain_joint"),
         Adaptation("attentive_dino", "demo/attentive.yaml", 60, "pretrain_dino"),
         Adaptation("attentive_random", "demo/attentive.yaml", 60),
         Adaptation("finetune_mae", "demo/finetune.yaml", 400, f"pretrain_mae_{SEEDS[0]}", LONG),
+        Adaptation("finetune_anomaly", "demo/finetune.yaml", 400, f"pretrain_anomaly_{SEEDS[0]}", LONG),
         Adaptation("scratch", "demo/scratch.yaml", 400, "", LONG),
         Adaptation("cnn", "demo/cnn.yaml", 600, "", LONG),
     ),
@@ -203,7 +218,7 @@ HEADLINE = Size(
     shot_seconds=6500,
     cohort_seconds=830,
     evaluation_seconds=40,
-    tuned=tuple(f"pretrain_mae_{seed}" for seed in SEEDS),
+    tuned=tuple(f"pretrain_{task}_{seed}" for task in ("anomaly", "mae") for seed in SEEDS),
     shot_config="headline_fewshot.yaml",
 )
 

@@ -146,10 +146,11 @@ class Plan:
 
     def _pretraining(self) -> Iterator[Stage]:
         for one in self.size.pretraining:
+            start = (f"--task.weights={self.run(one.weights) / 'weights'}",) if one.weights else ()
             yield Stage(
                 one.name,
                 f"pretrain without labels on {SITES[0]}: {one.name}",
-                (self.fit(one.name, one.config, one.flags),),
+                (self.fit(one.name, one.config, (*one.flags, *start)),),
                 one.seconds,
                 self.run(one.name) / "weights" / "SHA256SUMS",
             )
