@@ -93,8 +93,8 @@ def test_the_report_shows_where_a_model_looks_at_scans_of_every_hospital(made: M
     shown = pd.read_csv(made.out / "shown.csv", dtype=str)
     tested = pd.read_csv(made.out / "cohort" / "manifest.csv", dtype=str).query("split == 'test'")
     for site in SITES:
-        have = min(2, (tested[tested["site"] == site]["label:IPH"] == "1").sum())
-        assert len(shown[shown["site"] == site]) == 2
+        have = min(1, (tested[tested["site"] == site]["label:IPH"] == "1").sum())
+        assert len(shown[shown["site"] == site]) == 1
         assert (shown[shown["site"] == site]["label:IPH"] == "1").sum() == have
     said = pd.read_csv(made.out / "shown" / "probabilities.csv")
     page = (made.out / "report.html").read_text()
@@ -106,7 +106,8 @@ def test_the_report_shows_where_a_model_looks_at_scans_of_every_hospital(made: M
 def test_losses_fell(made: Made) -> None:
     for one in QUICK.pretraining:
         losses = pd.read_csv(made.out / one.name / "metrics.csv")["train/loss"].dropna()
-        assert losses.iloc[-1] < losses.iloc[0], one.name
+        half = len(losses) // 2
+        assert losses.iloc[half:].mean() < losses.iloc[:half].mean(), one.name
 
 
 @pytest.mark.smoke
@@ -174,8 +175,8 @@ def test_every_training_of_every_size_is_a_valid_experiment(size: object, tmp_pa
 def test_the_three_sizes_are_one_design() -> None:
     for size in (QUICK, DEMO, HEADLINE):
         assert len(size.shares) == len(SITES)
-        assert {one.probe for one in size.pretraining} >= {"mae-probe", "dino-probe"}
-        assert {"scratch", "cnn", "finetune_mae", "attentive_random"} <= {one.name for one in size.adaptation}
+        assert {one.probe for one in size.pretraining} >= {"mae-probe", "anomaly-probe", "dino-probe"}
+        assert {"scratch", "cnn", "finetune_anomaly", "attentive_random"} <= {one.name for one in size.adaptation}
         assert {one.weights for one in size.adaptation} - {""} <= {one.name for one in size.pretraining}
         assert set(size.tuned) <= {one.name for one in size.pretraining}
         assert (experiments_folder() / size.shot_config).exists()

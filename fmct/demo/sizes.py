@@ -114,14 +114,23 @@ QUICK = Size(
     pretraining=(
         Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 8, (*TINY, *FEW, "--trainer.max_steps=40")),
         Pretraining(
+            "pretrain_anomaly",
+            "demo/pretrain_anomaly.yaml",
+            "anomaly-probe",
+            8,
+            (*TINY, *FEW, "--trainer.max_steps=40"),
+            "pretrain_mae",
+        ),
+        Pretraining(
             "pretrain_dino", "demo/pretrain_dino.yaml", "dino-probe", 8, (*TINY, *FEW, "--trainer.max_steps=24")
         ),
     ),
     adaptation=(
-        Adaptation("attentive_mae", "demo/attentive.yaml", 2, "pretrain_mae", TINY),
-        Adaptation("attentive_dino", "demo/attentive.yaml", 2, "pretrain_dino", TINY),
+        Adaptation("attentive_anomaly", "demo/attentive.yaml", 2, "pretrain_anomaly", TINY),
         Adaptation("attentive_random", "demo/attentive.yaml", 2, "", TINY),
-        Adaptation("finetune_mae", "demo/finetune.yaml", 2, "pretrain_mae", (*TINY, *FEW, "--trainer.max_steps=4")),
+        Adaptation(
+            "finetune_anomaly", "demo/finetune.yaml", 2, "pretrain_anomaly", (*TINY, *FEW, "--trainer.max_steps=4")
+        ),
         Adaptation("scratch", "demo/scratch.yaml", 2, "", (*TINY, *FEW, "--trainer.max_steps=4")),
         Adaptation("cnn", "demo/cnn.yaml", 3, "", (*TINY_CNN, *FEW, "--trainer.max_steps=4")),
     ),
@@ -136,29 +145,30 @@ QUICK = Size(
 
 DEMO = Size(
     name="demo",
-    scans=500,
+    scans=440,
     grid=GRID,
     home=5,
     fractions="pretrain=0.25,train=0.45,val=0.08,test=0.22",
     pretraining=(
-        Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 285),
-        Pretraining("pretrain_dino", "demo/pretrain_dino.yaml", "dino-probe", 55),
+        Pretraining("pretrain_mae", "demo/pretrain_mae.yaml", "mae-probe", 101),
+        Pretraining("pretrain_anomaly", "demo/pretrain_anomaly.yaml", "anomaly-probe", 112, (), "pretrain_mae"),
+        Pretraining("pretrain_dino", "demo/pretrain_dino.yaml", "dino-probe", 50),
     ),
     adaptation=(
-        Adaptation("attentive_mae", "demo/attentive.yaml", 12, "pretrain_mae"),
-        Adaptation("attentive_dino", "demo/attentive.yaml", 12, "pretrain_dino"),
-        Adaptation("attentive_random", "demo/attentive.yaml", 12),
-        Adaptation("finetune_mae", "demo/finetune.yaml", 32, "pretrain_mae"),
-        Adaptation("scratch", "demo/scratch.yaml", 32),
-        Adaptation("cnn", "demo/cnn.yaml", 46),
+        Adaptation("attentive_anomaly", "demo/attentive.yaml", 20, "pretrain_anomaly"),
+        Adaptation("attentive_random", "demo/attentive.yaml", 20),
+        Adaptation("finetune_anomaly", "demo/finetune.yaml", 52, "pretrain_anomaly"),
+        Adaptation("scratch", "demo/scratch.yaml", 52),
+        Adaptation("cnn", "demo/cnn.yaml", 84),
     ),
     shots=(8,),
-    draws=6,
-    shot_labels=("ICH", "MidlineShift", "Hydrocephalus", "ADRD"),
+    draws=2,
+    shot_labels=("IPH", "MidlineShift"),
     shot_cnn=False,
-    shot_seconds=260,
-    cohort_seconds=175,
-    evaluation_seconds=13,
+    shot_seconds=250,
+    cohort_seconds=155,
+    evaluation_seconds=12,
+    tuned=("pretrain_anomaly",),
 )
 
 SEEDS = (42, 43, 44)
@@ -213,12 +223,12 @@ HEADLINE = Size(
         Adaptation("cnn", "demo/cnn.yaml", 600, "", LONG),
     ),
     shots=(8,),
-    draws=6,
+    draws=3,
     shot_labels=LABELS,
-    shot_seconds=6500,
+    shot_seconds=10_500,
     cohort_seconds=830,
     evaluation_seconds=40,
-    tuned=tuple(f"pretrain_{task}_{seed}" for task in ("anomaly", "mae") for seed in SEEDS),
+    tuned=tuple(f"pretrain_anomaly_{seed}" for seed in SEEDS),
     shot_config="headline_fewshot.yaml",
 )
 

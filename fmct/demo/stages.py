@@ -15,7 +15,7 @@ STUDY = "fewshot"
 AWAY = "away"
 """The name of all hospitals but the first, together."""
 SHOWN = "IPH"
-SHOWN_OF_EACH_SITE = 2
+SHOWN_OF_EACH_SITE = 1
 """The finding that maps are drawn for, on so many test scans of every hospital: the first in the manifest with it."""
 
 

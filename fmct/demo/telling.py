@@ -51,9 +51,11 @@ def after(stage: Stage, plan: Plan) -> Iterator[str]:
         yield from rejected(plan)
     for one in plan.size.pretraining:
         if one.name == stage.name:
-            losses = series_of(pd.read_csv(plan.run(one.name) / "metrics.csv"), "train/loss")
-            if losses is not None:
-                yield f"loss {significant(losses.iloc[0])} at first, {significant(losses.iloc[-1])} at the end"
+            metrics = pd.read_csv(plan.run(one.name) / "metrics.csv")
+            for name, said in (("train/loss", "loss"), ("val/auroc", "AUROC of changed cells in other scans")):
+                series = series_of(metrics, name)
+                if series is not None:
+                    yield f"{said} {significant(series.iloc[0])} at first, {significant(series.iloc[-1])} at the end"
 
 
 def rejected(plan: Plan) -> Iterator[str]:
