@@ -27,6 +27,7 @@ FORKED_PAIRS = Path(__file__).resolve().parent / "forked_pairs.py"
 DINO = ("--task.local_voxels", "16", "--optimizer.weight_decay_end", "0.4", "--task.freeze_last_layer_epochs", "1")
 TASKS = {
     "mae": (),
+    "anomaly": (),
     "dino": DINO,
     "all": (
         *(*DINO, "--task.ibot.weight", "1", "--task.koleo_weight", "0.1", "--task.mae_weight", "1"),
@@ -34,8 +35,8 @@ TASKS = {
         *("--task.loss_chunk_rows", "8", "--optimizer.layer_decay", "0.8"),
     ),
 }
-EXPERIMENT = {"mae": "pretrain_mae_smoke", "dino": "pretrain_dino_smoke", "all": "pretrain_dino_smoke"}
-STRATEGIES = {"mae": ("ddp", "fsdp2"), "dino": ("ddp", "fsdp2"), "all": ("fsdp2",)}
+EXPERIMENT = {name: f"pretrain_{'dino' if name == 'all' else name}_smoke" for name in TASKS}
+STRATEGIES = {"mae": ("ddp", "fsdp2"), "anomaly": ("ddp", "fsdp2"), "dino": ("ddp", "fsdp2"), "all": ("fsdp2",)}
 STEPS, KILLED_AT = 5, 4
 
 

@@ -105,7 +105,7 @@ def test_same_seed_same_weights_whatever_the_number_of_workers(tiny: TinyCohort,
     assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
-@pytest.mark.parametrize("name", ["pretrain_mae_smoke", "pretrain_dino_smoke"])
+@pytest.mark.parametrize("name", ["pretrain_mae_smoke", "pretrain_dino_smoke", "pretrain_anomaly_smoke"])
 def test_interrupted_and_resumed_equals_uninterrupted(
     tiny: TinyCohort, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +183,9 @@ def test_teacher_starts_as_the_student_and_follows_it(tiny: TinyCohort) -> None:
     assert task.student.training
 
 
-@pytest.mark.parametrize("name", ["pretrain_mae_smoke", "pretrain_dino_smoke", "classify_smoke"])
+@pytest.mark.parametrize(
+    "name", ["pretrain_mae_smoke", "pretrain_dino_smoke", "pretrain_anomaly_smoke", "classify_smoke"]
+)
 def test_two_processes_train_on_the_cpu(tiny: TinyCohort, tmp_path: Path, name: str) -> None:
     more = DINO if "dino" in name else ()
     more = (*more, "--task.mode", "scratch", "--task.weights", "null") if "classify" in name else more
@@ -223,7 +225,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_scans(
     assert not (tmp_path / "pretrain_mae_smoke" / "weights").exists()
 
 
-FULL_SIZE = ["pretrain_mae_vitb", "pretrain_dino_vitb"]
+FULL_SIZE = ["pretrain_mae_vitb", "pretrain_dino_vitb", "pretrain_anomaly_vitb"]
 FULL_SIZE_BUT_FOR_PROTOTYPES = ["pretrain_dinov2_vitb", "pretrain_joint_vitb", "pretrain_dino_small_batch"]
 
 
@@ -232,7 +234,7 @@ def test_full_size_pretraining_takes_two_steps_under_the_smoke_overlay(
     tiny: TinyCohort, tmp_path: Path, name: str
 ) -> None:
     config = ["--config", str(EXPERIMENTS / f"{name}.yaml"), "--config", str(OVERLAY)]
-    fewer = ["--task.head.prototypes", "256"] if name in FULL_SIZE_BUT_FOR_PROTOTYPES else []
+    fewer = ["--task.head.prototypes", "256"] if name in FULL_SIZE_BUT_FOR_PROTOTYPES else ["--task.weights", "null"]
     assert main([*config, *flags(tiny, tmp_path, *fewer)]) == 0
     assert json.loads((tmp_path / name / "environment.json").read_text())["steps"] == 2
 

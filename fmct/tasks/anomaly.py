@@ -171,7 +171,7 @@ class AnomalyTask(Task):
 
 
 def cell_loss(logits_BNP: Tensor, changed_BNP: Tensor, present_BN: Tensor) -> Tensor:
-    """Average the binary cross-entropy over the cells of all patches that aren't air.
+    """Average the binary cross-entropy over the cells of a scan's patches that aren't air, and this over scans.
 
     Args:
         logits_BNP: (B, N, 2 P) float32.
@@ -179,7 +179,7 @@ def cell_loss(logits_BNP: Tensor, changed_BNP: Tensor, present_BN: Tensor) -> Te
         present_BN: (B, N) bool.
 
     Returns:
-        Scalar float32; 0 where all is air.
+        Scalar float32; a scan that is all air counts 0.
     """
     entropy_BN = F.binary_cross_entropy_with_logits(logits_BNP, changed_BNP.float(), reduction="none").mean(-1)
-    return (entropy_BN * present_BN).sum() / present_BN.sum().clamp(min=1)
+    return ((entropy_BN * present_BN).sum(1) / present_BN.sum(1).clamp(min=1)).mean()
