@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from fmct.demo.outcome import ALL, Outcome
 from fmct.demo.sizes import SITES
-from fmct.demo.stages import AWAY, Plan
+from fmct.demo.stages import AWAY, STUDY, Plan
 from fmct.evaluation.wording import count, listing, share, signed_interval
+from fmct.experiment.run_record import ENVIRONMENT, read_environment
 from fmct.experiment.starting import SCRATCH
 
 
@@ -59,8 +61,16 @@ def caveat(plan: Plan) -> str:
     sizes = frame["split"].value_counts()
     tested = frame[frame["split"] == "test"]["site"].eq(SITES[0])
     unlabeled = int(sizes.get("pretrain", 0) + sizes.get("train", 0))
+    few, every = (steps_from_scratch(plan.out / folder) for folder in (STUDY, ""))
     return (
         f"Size {plan.size.name}: {count(unlabeled, 'scan')} of {SITES[0]} unlabeled, {sizes.get('train', 0)} labeled; "
         f"tested on {int(tested.sum())} of it and {int((~tested).sum())} of hospitals never seen. "
+        f"Runs from scratch took {few} steps with few labels and {every} with all; more may serve them better. "
         "Synthetic scans: nothing here says how patients fare."
     )
+
+
+def steps_from_scratch(folder: Path) -> int:
+    """Return how many optimizer steps the runs from scratch in a folder took, all of them alike."""
+    steps: int = read_environment(min(folder.glob(f"{SCRATCH}*/{ENVIRONMENT}")).parent)["steps"]
+    return steps
