@@ -36,7 +36,8 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
 def description(run: Run, runs: Sequence[Run]) -> str:
     """Say in a few words how a run was made."""
     if not run.is_classifier:
-        return f"{PRETEXT_NAMES.get(run.kind, run.kind)} pretraining"
+        name = PRETEXT_NAMES.get(run.kind, run.kind)
+        return f"{name[:1].upper()}{name[1:]} pretraining"
     way = WAYS.get(str(run.task.get("mode")))
     if run.features:
         return f"{way} on features of {', '.join(Path(table).stem for table in run.features)}"
