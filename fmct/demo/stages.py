@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fmct.demo.sizes import LABELS, SITES, Adaptation, Pretraining, Size
 from fmct.demo.stage import Stage
+from fmct.evaluation.wording import count
 from fmct.experiment.shipped import experiments_folder
 
 VOXELS, SPACING_MM = 48, 4.5
@@ -224,7 +225,7 @@ class Plan:
         predict = ("predict", str(self.shown), "--cache", str(self.cache), "--weights", str(self.run(adapted)))
         yield Stage(
             "maps",
-            f"show what {adapted} goes by for {SHOWN}: {SHOWN_OF_EACH_SITE} test scans of each hospital",
+            f"show what {adapted} goes by for {SHOWN}: {count(SHOWN_OF_EACH_SITE, 'test scan')} of each hospital",
             ((*predict, "--maps", "occlusion", "--labels", SHOWN, "--out", str(maps)),),
             size.evaluation_seconds * 2,
             maps / "probabilities.csv",

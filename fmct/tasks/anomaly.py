@@ -18,6 +18,7 @@ from torchmetrics.classification import BinaryAUROC
 
 from fmct.console.errors import UsageError
 from fmct.losses.reconstruction import patchify, unpatchify
+from fmct.losses.targets import spread
 from fmct.models.backbones import Backbone
 from fmct.models.blocks import INIT_STD
 from fmct.models.vit3d import ViT3D
@@ -26,7 +27,7 @@ from fmct.tasks.masked_modeling import require_vit
 from fmct.tasks.pretext import PretextConfig
 from fmct.views.anomalies import PlantingConfig
 from fmct.views.crops import CropConfig, identity
-from fmct.views.intensity import IntensityConfig
+from fmct.views.intensity import IntensityConfig, IntensityParameters
 from fmct.views.network_input import is_windowed
 from fmct.views.slices import in_one_window, middle_slices
 
@@ -81,40 +82,35 @@ class AnomalyTask(Task):
     def make_views(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
         """Make `x` (B, C, Z, Y, X) in [0, 1] with anomalies, `changed` (B, N, 2 P) and `present` (B, N) bool."""
         sampled, change = self._sampled(batch, generators, self.config.crops, self.config.intensity)
-        x, changed_BNP, present_BN = self._planted(sampled, batch["hu"], generators)
-        return batch | {
-            "x": self.setting.input.shown(x, batch["hu"], change),
-            "changed": changed_BNP,
-            "present": present_BN,
-        }
+        return self._planted(batch, sampled, generators, change)
 
     def whole_view(self, batch: Batch) -> Batch:
         """Make the whole view with anomalies that depend on the scan alone."""
-        sees, volumes = self.setting.input, batch["hu"]
-        generators = [np.random.default_rng([self.setting.seed, index]) for index in batch["index"].tolist()]
-        sampled = sees.sampled(volumes, identity(len(volumes)))
-        x, changed_BNP, present_BN = self._planted(sampled, volumes, generators)
-        return batch | {
-            "x": sees.shown(x, volumes),
-            "changed": changed_BNP,
-            "present": present_BN,
-        }
+        sampled = self.setting.input.sampled(batch["hu"], identity(len(batch["hu"])))
+        return self._planted(batch, sampled, self.generators_of_scans(batch))
 
     def _planted(
-        self, sampled: Tensor, volumes: Tensor, generators: list[np.random.Generator]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Plant anomalies: the view in HU, which cells of each patch changed, and which patches aren't air."""
+        self,
+        batch: Batch,
+        sampled: Tensor,
+        generators: list[np.random.Generator],
+        change: IntensityParameters | None = None,
+    ) -> Batch:
+        """Plant anomalies into sampled views, and add to the batch what is seen, what changed and what isn't air."""
+        sees, volumes, config = self.setting.input, batch["hu"], self.config
         if is_windowed(volumes):
             raise UsageError(
                 "the volumes are display windows, and anomalies are planted in HU",
                 "the cache and task.kind anomaly",
                 "use a cache of the preset isotropic, or another task",
             )
-        config = self.config
         planted = config.anomalies.plant(sampled, config.anomalies.draw(generators))
         changed = config.anomalies.changes(sampled, planted, config.cell_voxels, config.least_hu)
-        present_BN = self.setting.input.foreground(sampled, volumes, self.backbone.patch_zyx)
-        return planted, patchify(changed, self.cells_zyx), present_BN  # type: ignore[arg-type]
+        return batch | {
+            "x": sees.shown(planted, volumes, change),
+            "changed": patchify(changed, self.cells_zyx),  # type: ignore[arg-type]
+            "present": sees.foreground(sampled, volumes, self.backbone.patch_zyx),
+        }
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Say of each cell whether it was made brighter or darker.
@@ -160,10 +156,10 @@ class AnomalyTask(Task):
 
     def _as_gray(self, cells_BNP: Tensor) -> Tensor:
         """Lay cells out in space: (B, N, 2 P) in [0, 1] -> (B, Z, Y, X)."""
-        side = self.setting.input.voxels // self.config.cell_voxels
-        brighter, darker = unpatchify(cells_BNP, self.cells_zyx, (side,) * 3).unbind(1)  # type: ignore[arg-type]
-        size = (self.setting.input.voxels,) * 3
-        return F.interpolate((0.5 + (brighter - darker) / 2)[:, None], size=size, mode="nearest")[:, 0]
+        patch_zyx = self.backbone.patch_zyx
+        patches_BNP = spread(cells_BNP, patch_zyx, self.config.cell_voxels)
+        brighter, darker = unpatchify(patches_BNP, patch_zyx, (self.setting.input.voxels,) * 3).unbind(1)
+        return 0.5 + (brighter - darker) / 2
 
     def packaged_backbone(self) -> Backbone:
         """Return the encoder."""

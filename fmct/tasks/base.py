@@ -102,6 +102,10 @@ class Task(RandomViews, L.LightningModule):
         seed = self.setting.seed
         return [np.random.default_rng([seed, draw.epoch, draw.row, draw.repeat]) for draw in batch["draws"]]
 
+    def generators_of_scans(self, batch: Batch) -> list[np.random.Generator]:
+        """Return one random generator per scan, set by seed and scan alone: validation draws the same every time."""
+        return [np.random.default_rng([self.setting.seed, index]) for index in batch["index"].tolist()]
+
     def configure_model(self) -> None:
         """Compile what is repeated, and divide parameters among processes, where the experiment says so."""
         if self.setting.record["trainer"]["compile"]:

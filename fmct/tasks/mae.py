@@ -62,9 +62,7 @@ class MAETask(Task):
                 sees.sampled(volumes, identity(len(volumes))), volumes, self.backbone.patch_zyx
             )
             batch = batch | {"foreground": Foreground.of(foreground_BN)}
-        return self._with_order(
-            batch, [np.random.default_rng([self.setting.seed, index]) for index in batch["index"].tolist()]
-        )
+        return self._with_order(batch, self.generators_of_scans(batch))
 
     def _with_order(self, batch: Batch, generators: list[np.random.Generator]) -> Batch:
         return batch | {"order": draw_mask_order(self.config.masking, self.backbone, batch["x"], generators)}

@@ -190,8 +190,10 @@ def places_in(soft_BZYX: Tensor, drawn: Sequence[Sequence[Anomaly]]) -> list[lis
     ordinal_BV = soft_BV.cumsum(1)
     wanted_BK = (share_BK.to(soft_BV.device) * ordinal_BV[:, -1:]).long() + 1
     indices = torch.searchsorted(ordinal_BV, wanted_BK).tolist()
-    found = [[index for index in of_scan if index < soft_BV.shape[1]] for of_scan in indices]
-    return [of_scan[: len(anomalies)] for of_scan, anomalies in zip(found, drawn, strict=True)]
+    return [
+        [index for index in of_scan[: len(anomalies)] if index < soft_BV.shape[1]]
+        for of_scan, anomalies in zip(indices, drawn, strict=True)
+    ]
 
 
 def weight_of(one: Anomaly, radii: NDArray[np.float64], offsets: Sequence[Tensor]) -> Tensor:
